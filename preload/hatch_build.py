@@ -1,0 +1,101 @@
+"""Compiles preload/ into the wheel, for pip and uv; ``make -C preload`` does the same from the same programs.mk.
+
+An editable install compiles into the checkout (``pytest_poorcontainer/_native``), any other into the wheel alone. Only
+a C compiler and the C library's headers are needed: nothing here is a Python extension, so one wheel serves every
+Python 3 of an architecture.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+__all__ = ["NativeBuildHook", "compile_programs", "settings"]
+
+HERE = Path(__file__).resolve().parent
+NO_COMPILER = (
+    "pytest-poorcontainer needs a C compiler and the C library's headers to install itself, and {problem}; "
+    "on Debian or Ubuntu: sudo apt install gcc libc6-dev"
+)
+
+
+class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
+    """hatchling's side: where the programs go, and which machines the wheel is for."""
+
+    _scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile; ``version`` is hatchling's word for the kind of build ("editable" or "standard")."""
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{re.sub('[-.]', '_', sysconfig.get_platform())}"
+        if version == "editable":
+            compile_programs(HERE.parent / "pytest_poorcontainer" / "_native", strict=True)
+            return
+        self._scratch = tempfile.TemporaryDirectory(prefix="poor-container-build-")
+        for path in compile_programs(Path(self._scratch.name), strict=False):
+            build_data["force_include"][str(path)] = f"pytest_poorcontainer/_native/{path.name}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+        """Remove what has gone into the wheel."""
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+
+def settings(path: Path = HERE / "programs.mk") -> dict[str, list[str]]:
+    """Return the variables of programs.mk, each as a list of words."""
+    lines = re.findall(r"^(\w+) := (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {name: shlex.split(words) for name, words in lines}
+
+
+def compile_programs(out: Path, *, strict: bool) -> list[Path]:
+    """Compile every program that has a ``main`` into the directory ``out``; return their paths.
+
+    ``strict`` makes warnings errors, as ``make -C preload`` does.
+    Raises SystemExit with one sentence when there is no working compiler, or when it refuses our code.
+    """
+    words = settings()
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    static = _check_compiler(compiler)
+    out.mkdir(parents=True, exist_ok=True)
+    made = []
+    for entry in words["PROGRAMS"]:
+        directory, name = entry.split(":")
+        sources = sorted((HERE / directory).glob("*.c"))
+        if not any(re.search(r"^int main\b", source.read_text(encoding="utf-8"), re.MULTILINE) for source in sources):
+            continue
+        sources += sorted((HERE / "common").glob("*.c"))
+        fresh = out / f".{name}.{os.getpid()}"
+        flags = [*words["CFLAGS"], *(words["STRICT"] if strict else []), *static]
+        argv = [*compiler, *flags, *map(str, sources), *words["LDFLAGS"], "-o", str(fresh)]
+        if subprocess.run(argv, check=False).returncode != 0:
+            raise SystemExit(
+                f"cannot compile {name}; the compiler's own words stand above, its command was:\n{shlex.join(argv)}"
+            )
+        made.append(fresh.replace(out / name))  # in one step: a lab of a test run next door may be starting it
+    return made
+
+
+def _check_compiler(compiler: list[str]) -> list[str]:
+    """Return the flags for a static program if this machine can link one, else none."""
+    if shutil.which(compiler[0]) is None:
+        raise SystemExit(NO_COMPILER.format(problem=f"{compiler[0]} is not on PATH"))
+    for flags in (["-static"], []):
+        trial = subprocess.run(
+            [*compiler, *flags, "-x", "c", "-", "-o", "/dev/null"],
+            input="#include <stdio.h>\n#include <linux/sched.h>\nint main(void) { return 0; }\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if trial.returncode == 0:
+            return flags
+    raise SystemExit(NO_COMPILER.format(problem=f"{compiler[0]} cannot compile a small program:\n{trial.stderr}"))

@@ -1,0 +1,155 @@
+/* The watcher: a child subreaper between the agent and a command. All that the command
+   starts and abandons becomes the watcher's child, so the whole tree can be ended. */
+#define _GNU_SOURCE
+#include "command.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../common/failure.h"
+#include "../common/sys.h"
+#include "launch.h"
+
+enum { KILL_PATIENCE_MS = 4000, KILL_PAUSE_MS = 20 };
+
+struct watcher {
+    int control;
+    int signals;
+    pid_t command; /* 0 once its death was reported */
+    int killing;
+    int64_t kill_until;
+};
+
+void umask_for_commands(void)
+{
+    umask(022);
+}
+
+/* Sends SIGKILL to each child; what they leave behind becomes our child, for next time. */
+static void kill_children(void)
+{
+    char text[8192];
+    CLEANUP_FD int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t length = read(fd, text, sizeof text - 1);
+    pid_t pid = 0;
+    for (ssize_t i = 0; i < length; i++) {
+        if (text[i] >= '0' && text[i] <= '9') {
+            pid = pid * 10 + (text[i] - '0');
+        } else if (pid > 0) {
+            kill(pid, SIGKILL);
+            pid = 0;
+        }
+    }
+}
+
+/* Reaps; returns 0 when no child is left. */
+static int reap_children(struct watcher *watcher)
+{
+    for (;;) {
+        int status;
+        pid_t pid = waitpid(-1, &status, WNOHANG | __WALL);
+        if (pid == 0)
+            return 1;
+        if (pid < 0)
+            return errno == EINTR;
+        if (pid != watcher->command)
+            continue;
+        struct pc_out out;
+        watcher->command = 0;
+        pc_begin(&out, PC_EXITED, 0);
+        pc_put_u32(&out, PC_F_STATUS, (uint32_t)status);
+        pc_send(watcher->control, &out, NULL, 0, 0);
+    }
+}
+
+static void serve(struct watcher *watcher)
+{
+    struct pc_in in;
+    struct pc_cursor cursor;
+    int got = pc_receive(watcher->control, &in);
+    if (got == 0 || (got < 0 && errno != EPROTO)) {
+        /* Nobody listens any more. The command goes on, as a child of subprocess would. */
+        close(watcher->control);
+        watcher->control = -1;
+        return;
+    }
+    if (got > 0 && in.header.op == PC_KILL_TREE && !watcher->killing) {
+        watcher->killing = 1;
+        watcher->kill_until = pc_now_us() + KILL_PATIENCE_MS * 1000;
+    }
+    if (got > 0 && in.header.op == PC_SIGNAL && watcher->command > 0) {
+        pc_fields(&cursor, &in);
+        for (char *value; (value = pc_next(&cursor));)
+            if (cursor.field.type == PC_F_SIGNAL)
+                kill(watcher->command, (int)pc_u32(&cursor, value));
+    }
+    pc_release(&in);
+}
+
+/* Lives until nothing of the command is left. */
+static _Noreturn void watch(struct watcher *watcher)
+{
+    struct pc_out out;
+    while (reap_children(watcher)) {
+        struct pollfd polls[2] = { { .fd = watcher->control, .events = POLLIN }, { .fd = watcher->signals, .events = POLLIN } };
+        if (watcher->killing)
+            kill_children();
+        if (poll(polls, 2, watcher->killing ? KILL_PAUSE_MS : -1) < 0 && errno != EINTR)
+            break;
+        if (polls[1].revents & POLLIN) {
+            struct signalfd_siginfo ignored;
+            while (read(watcher->signals, &ignored, sizeof ignored) > 0)
+                continue;
+        }
+        if (polls[0].revents & (POLLIN | POLLHUP))
+            serve(watcher);
+        if (watcher->killing && pc_now_us() > watcher->kill_until) {
+            pc_send_error(watcher->control, 0, "end all that the command started", NULL, ETIMEDOUT, "something keeps forking faster than it can be killed: close the container");
+            watcher->killing = 0;
+        }
+    }
+    if (watcher->killing) {
+        pc_begin(&out, PC_TREE_DEAD, 0);
+        pc_send(watcher->control, &out, NULL, 0, 0);
+    }
+    _exit(0);
+}
+
+void command_watch(struct pc_in *in, const struct agent *agent, void (*started)(void))
+{
+    struct watcher watcher = { .control = in->fd_count > 0 ? in->fds[0] : -1, .signals = agent->signals };
+    struct pc_failure failure = { 0 };
+    struct pc_out out;
+    if (in->fd_count < 4)
+        _exit(1); /* the sender sees the end of file on its control socket */
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+    in->fds[0] = -1;
+    watcher.command = launch(in, agent->rootless_ids, &failure);
+    if (watcher.command < 0) {
+        pc_send_failure(watcher.control, 0, &failure);
+        started();
+        _exit(0);
+    }
+    /* Or a reader of the command's output would not see its end before ours. */
+    pc_release(in);
+    pc_begin(&out, PC_STARTED, 0);
+    pc_put_u32(&out, PC_F_PID, (uint32_t)watcher.command);
+    /* The kernel translates the pid in the credentials for who receives them. It may be a
+       zombie already, never gone: we have not waited for it. */
+    pc_send(watcher.control, &out, NULL, 0, watcher.command);
+    started();
+    watch(&watcher);
+}

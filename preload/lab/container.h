@@ -1,0 +1,41 @@
+/* A container as the lab sees it: what was asked for, and what runs. */
+#ifndef PC_CONTAINER_H
+#define PC_CONTAINER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "../common/failure.h"
+#include "link.h"
+#include "template.h"
+
+enum { NAME_SIZE = 65 };
+
+/* What a container is to be. The strings belong to the request's message. */
+struct container_spec {
+    char name[NAME_SIZE];
+    const char *hosts; /* the text of /etc/hosts */
+    size_t hosts_length;
+    int host_network; /* share the machine's network instead of having one */
+    int born_apart;   /* the clone made its network namespace; else it makes it itself */
+    struct link_end end;
+};
+
+/* Counts the steps of a set-up, so that a test can make any of them fail. */
+struct steps {
+    int done, fail_at;
+    struct pc_failure *failure;
+};
+
+/* Whether the next step may be done; records a made-up EIO when it is the one to fail. */
+int step_begins(struct steps *steps, const char *step, const char *object);
+
+/* Builds the container's root in this process's own mount namespace, and enters it. */
+int root_build(const struct template *template, const struct container_spec *spec, struct steps *steps);
+
+/* The rest of the life of a container's first process: it never returns. `agent` is the
+   socket to pytest, `lab` the one to the lab, whose end of file is a lifeline too. */
+_Noreturn void init_run(int agent, int lab, int rootless_ids);
+
+#endif

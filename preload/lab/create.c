@@ -1,0 +1,324 @@
+#define _GNU_SOURCE
+#include "create.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../common/sys.h"
+#include "container.h"
+#include "lifeline.h"
+#include "netlink.h"
+#include "registry.h"
+
+enum { AT_ONCE = 2, SETUP_PATIENCE_MS = 15000, FREE_PATIENCE_MS = 8000, FREE_PAUSE_MS = 4 };
+
+/* What a container's first process tells the lab while it sets up. The pointers in the
+   failure are to our common program text, so they mean the same on both sides. */
+enum { NET_READY = 'N', ROOT_READY = 'R', FAILED = 'F' };
+
+struct report {
+    int kind;
+    struct pc_failure failure;
+};
+
+struct request {
+    struct container_spec spec[AT_ONCE];
+    struct container *container[AT_ONCE];
+    int agent[AT_ONCE]; /* pytest's ends */
+    int count;
+    int has_link;
+    uint32_t link;
+};
+
+static int read_field(struct request *request, const struct pc_cursor *cursor, const char *value)
+{
+    size_t length = cursor->field.length;
+    if (cursor->field.type == PC_F_NAME) {
+        if (request->count == AT_ONCE || length == 0 || length >= NAME_SIZE)
+            return -1;
+        memcpy(request->spec[request->count++].name, value, length + 1);
+        return 0;
+    }
+    if (cursor->field.type == PC_F_LINK) {
+        request->link = pc_u32(cursor, value);
+        request->has_link = 1;
+        return 0;
+    }
+    if (request->count == 0)
+        return -1;
+    struct container_spec *spec = &request->spec[request->count - 1];
+    switch (cursor->field.type) {
+    case PC_F_HOSTS:
+        spec->hosts = value;
+        spec->hosts_length = length;
+        return 0;
+    case PC_F_NETWORK:
+        spec->host_network = pc_u32(cursor, value) == PC_NETWORK_HOST;
+        return 0;
+    case PC_F_INTERFACE:
+        if (length == 0 || length >= LINK_NAME_SIZE)
+            return -1;
+        memcpy(spec->end.name, value, length + 1);
+        return 0;
+    case PC_F_MAC:
+        if (length != 6)
+            return -1;
+        memcpy(spec->end.mac, value, 6);
+        return 0;
+    case PC_F_IP4:
+        if (length != 5)
+            return -1;
+        memcpy(spec->end.ip4, value, 4);
+        spec->end.prefix4 = (uint8_t)value[4];
+        return 0;
+    case PC_F_IP6:
+        if (length != 17)
+            return -1;
+        memcpy(spec->end.ip6, value, 16);
+        spec->end.prefix6 = (uint8_t)value[16];
+        return 0;
+    default:
+        return -1;
+    }
+}
+
+static int parse(struct request *request, struct pc_in *in, struct pc_failure *failure)
+{
+    struct pc_cursor cursor;
+    memset(request, 0, sizeof *request);
+    request->agent[0] = request->agent[1] = -1;
+    pc_fields(&cursor, in);
+    for (char *value; (value = pc_next(&cursor));)
+        if (read_field(request, &cursor, value) < 0)
+            return pc_fail_as(failure, "understand the request for", "a container", EPROTO, NULL);
+    int complete = request->count > 0 && (!request->has_link || request->count == AT_ONCE);
+    for (int i = 0; i < request->count; i++)
+        complete = complete && request->spec[i].hosts && (!request->has_link || request->spec[i].end.name[0]);
+    return complete ? 0 : pc_fail_as(failure, "understand the request for", "a container", EPROTO, "fields are missing");
+}
+
+/* A limit on namespaces counts those that are dead until the kernel has freed them, some
+   tens of milliseconds later: so ENOSPC means to wait, though not for ever. */
+static int wait_for_freed(int64_t deadline)
+{
+    if (errno != ENOSPC || pc_now_us() > deadline || lifeline_is_cut())
+        return 0;
+    nanosleep(&(struct timespec){ .tv_nsec = FREE_PAUSE_MS * 1000000L }, NULL);
+    return 1;
+}
+
+static int fail_limit(struct pc_failure *failure, const char *step, const char *object)
+{
+    return pc_fail_as(failure, step, object, errno, errno == ENOSPC ? "a limit on namespaces is reached: see sysctl user.max_net_namespaces and its kin" : NULL);
+}
+
+static int enter_network(int lab, const struct container_spec *spec, struct steps *steps)
+{
+    const int64_t deadline = pc_now_us() + FREE_PATIENCE_MS * 1000;
+    if (spec->host_network)
+        return 0;
+    if (!step_begins(steps, "make a network namespace for", spec->name))
+        return -1;
+    while (!spec->born_apart && unshare(CLONE_NEWNET) < 0)
+        if (!wait_for_freed(deadline))
+            return fail_limit(steps->failure, "make a network namespace for", spec->name);
+    if (!step_begins(steps, "switch off address detection for", spec->name))
+        return -1;
+    /* The machine's own proc shows the network of who looks. Without IPv6 there is no file. */
+    if (pc_write_file(AT_FDCWD, MACHINE_PROC "/sys/net/ipv6/conf/default/accept_dad", "0", 1) < 0 && errno != ENOENT && errno != EROFS && errno != EACCES)
+        return pc_fail(steps->failure, "switch off address detection for", spec->name);
+    if (!step_begins(steps, "open a netlink socket in", spec->name))
+        return -1;
+    CLEANUP_FD int netlink = nl_open();
+    struct pc_out out;
+    pc_begin(&out, NET_READY, 0);
+    if (netlink < 0 || pc_send(lab, &out, &netlink, 1, 0) < 0)
+        return pc_fail(steps->failure, "open a netlink socket in", spec->name);
+    struct pc_in in;
+    /* The lab has nothing to do but wait for this; that it goes on first, and we after it
+       has said so, is what keeps two processors busy with the right two processes. */
+    if (spec->born_apart && pc_receive(lab, &in) <= 0)
+        _exit(1);
+    return 0;
+}
+
+/* Closes everything that came with the lab's memory but what this container needs. */
+static void close_others(int first, int second)
+{
+    int low = first < second ? first : second, high = first < second ? second : first;
+    close(FD_CONTROL);
+    if (low > FD_SECOND + 1)
+        pc_close_range(FD_SECOND + 1, (unsigned)low - 1, 0);
+    if (high > low + 1)
+        pc_close_range((unsigned)low + 1, (unsigned)high - 1, 0);
+    pc_close_range((unsigned)high + 1, ~0U, 0);
+}
+
+/* The first process of a container. */
+static _Noreturn void set_up(const struct template *template, const struct lab_options *options, const struct container_spec *spec, int agent, int lab)
+{
+    struct pc_failure failure = { 0 };
+    struct steps steps = { .fail_at = options->fail_step, .failure = &failure };
+    struct pc_out out;
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* a belt to the braces of the lifelines */
+    close_others(agent, lab);
+    setsid();
+    if (enter_network(lab, spec, &steps) < 0 || root_build(template, spec, &steps) < 0) {
+        pc_begin(&out, FAILED, 0);
+        pc_put(&out, 0, &failure, sizeof failure);
+        pc_send(lab, &out, NULL, 0, 0);
+        _exit(1);
+    }
+    pc_begin(&out, ROOT_READY, 0);
+    pc_send(lab, &out, NULL, 0, 0);
+    init_run(agent, lab, options->rootless ? options->ids : 0);
+}
+
+static int start(const struct template *template, const struct lab_options *options, struct request *request, int i, struct pc_failure *failure)
+{
+    const uint64_t flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP
+        | (request->spec[i].born_apart ? CLONE_NEWNET : 0);
+    const int64_t deadline = pc_now_us() + FREE_PATIENCE_MS * 1000;
+    int agent[2], status[2];
+    struct container *container = registry_add();
+    if (!container)
+        return pc_fail_as(failure, "create", request->spec[i].name, EMFILE, "too many containers in one lab");
+    request->container[i] = container;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, status) < 0)
+        return pc_fail(failure, "make sockets for", request->spec[i].name);
+    container->status = status[0];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, agent) < 0) {
+        close(status[1]);
+        return pc_fail(failure, "make sockets for", request->spec[i].name);
+    }
+    request->agent[i] = agent[0];
+    do
+        container->pid = pc_clone(flags, &container->pidfd);
+    while (container->pid < 0 && wait_for_freed(deadline));
+    if (container->pid == 0)
+        set_up(template, options, &request->spec[i], agent[1], status[1]);
+    int error = errno;
+    close(agent[1]);
+    close(status[1]);
+    errno = error;
+    if (container->pid > 0)
+        return 0;
+    container->pidfd = -1;
+    return fail_limit(failure, "make the namespaces of", request->spec[i].name);
+}
+
+/* Waits for one report of container i; takes the netlink socket that may come with it. */
+static int await(struct request *request, int i, int kind, struct pc_failure *failure)
+{
+    struct container *container = request->container[i];
+    struct pollfd polls[LIFELINE_FDS + 1];
+    lifeline_fill(polls);
+    polls[LIFELINE_FDS] = (struct pollfd){ .fd = container->status, .events = POLLIN };
+    int ready;
+    do
+        ready = poll(polls, LIFELINE_FDS + 1, SETUP_PATIENCE_MS);
+    while (ready < 0 && errno == EINTR);
+    if (ready > 0 && lifeline_cut(polls))
+        _exit(0);
+    struct pc_in in;
+    struct pc_cursor cursor;
+    if (ready == 0)
+        return pc_fail_as(failure, "set up", request->spec[i].name, ETIMEDOUT, NULL);
+    if (pc_receive(container->status, &in) <= 0)
+        return pc_fail_as(failure, "set up", request->spec[i].name, ECHILD, "its first process was killed");
+    pc_fields(&cursor, &in);
+    const char *value = pc_next(&cursor);
+    if (in.header.op == FAILED && value && cursor.field.length == sizeof *failure)
+        memcpy(failure, value, sizeof *failure);
+    if (in.header.op == NET_READY && in.fd_count == 1) {
+        container->netlink = request->spec[i].end.netlink = in.fds[0];
+        in.fds[0] = -1;
+    }
+    pc_release(&in);
+    if (in.header.op == FAILED)
+        return -1;
+    return in.header.op == kind ? 0 : pc_fail_as(failure, "set up", request->spec[i].name, EPROTO, NULL);
+}
+
+static int say_go(const struct container *container)
+{
+    struct pc_out out;
+    pc_begin(&out, PC_OK, 0);
+    return pc_send(container->status, &out, NULL, 0, 0);
+}
+
+static int build(const struct template *template, const struct lab_options *options, int fabric, struct request *request, struct pc_failure *failure)
+{
+    /* All at once. The clone makes the last one's network namespace, the dearest part of
+       it, while the other makes its own: so both are there as soon as the lab has
+       nothing else to do, and they build their roots while the lab wires them. */
+    for (int i = 0; i < request->count; i++) {
+        request->spec[i].born_apart = i == request->count - 1 && !request->spec[i].host_network;
+        if (start(template, options, request, i, failure) < 0)
+            return -1;
+    }
+    for (int i = 0; i < request->count; i++) {
+        request->spec[i].end.pid = request->container[i]->pid;
+        request->container[i]->link = request->link;
+        request->container[i]->end = i;
+        if (!request->spec[i].host_network && await(request, i, NET_READY, failure) < 0)
+            return -1;
+        if (request->spec[i].born_apart && say_go(request->container[i]) < 0)
+            return pc_fail(failure, "set up", request->spec[i].name);
+    }
+    if (request->has_link) {
+        struct link_end end[LINK_ENDS] = { request->spec[0].end, request->spec[1].end };
+        if (link_wire(fabric, request->link, end, failure) < 0)
+            return -1;
+    }
+    for (int i = 0; i < request->count; i++) {
+        if (await(request, i, ROOT_READY, failure) < 0)
+            return -1;
+        if (!request->has_link && !request->spec[i].host_network && link_loopback(request->container[i]->netlink, failure) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int answer(struct request *request, uint32_t number)
+{
+    int fds[2 * AT_ONCE];
+    struct pc_out out;
+    pc_begin(&out, PC_OK, number);
+    for (int i = 0; i < request->count; i++) {
+        pc_put_u32(&out, PC_F_ID, request->container[i]->id);
+        fds[2 * i] = request->agent[i];
+        fds[2 * i + 1] = request->container[i]->pidfd;
+    }
+    return pc_send(FD_CONTROL, &out, fds, 2 * request->count, 0);
+}
+
+void create_serve(const struct template *template, const struct lab_options *options, int fabric, struct pc_in *in)
+{
+    struct request request;
+    struct pc_failure failure = { 0 };
+    const uint32_t number = in->header.request;
+    int failed = parse(&request, in, &failure) < 0 || build(template, options, fabric, &request, &failure) < 0 || answer(&request, number) < 0;
+    for (int i = 0; i < request.count; i++)
+        if (request.agent[i] >= 0)
+            close(request.agent[i]);
+    if (!failed)
+        return;
+    for (int i = 0; i < request.count; i++)
+        if (request.container[i])
+            registry_kill(request.container[i]);
+    for (int i = 0; i < request.count; i++)
+        if (request.container[i])
+            registry_bury(request.container[i]);
+    if (!failure.step)
+        pc_fail_as(&failure, "hand over", request.spec[0].name, EIO, NULL);
+    pc_send_failure(FD_CONTROL, number, &failure);
+}

@@ -1,0 +1,179 @@
+#define _GNU_SOURCE
+#include "lab.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../common/message.h"
+#include "../common/sys.h"
+#include "create.h"
+#include "lifeline.h"
+#include "link.h"
+#include "netlink.h"
+#include "registry.h"
+
+static struct template template;
+
+static void serve_end(struct pc_in *in)
+{
+    struct pc_cursor cursor;
+    struct container *ending[64];
+    int count = 0, failed = 0;
+    pc_fields(&cursor, in);
+    /* All are killed before the first is waited for. */
+    for (char *value; count < 64 && (value = pc_next(&cursor));) {
+        struct container *container = cursor.field.type == PC_F_ID ? registry_find(pc_u32(&cursor, value)) : NULL;
+        if (container) {
+            registry_kill(container);
+            ending[count++] = container;
+        }
+    }
+    for (int i = 0; i < count; i++)
+        failed |= registry_bury(ending[i]) < 0;
+    struct pc_out out;
+    pc_begin(&out, PC_OK, in->header.request);
+    if (failed)
+        pc_send_error(FD_CONTROL, in->header.request, "end a container", NULL, ETIMEDOUT, "one of its processes hangs in the kernel (state D in ps)");
+    else
+        pc_send(FD_CONTROL, &out, NULL, 0, 0);
+}
+
+static int act_on_link(int fabric, uint32_t link, uint32_t action, int end, struct pc_failure *failure)
+{
+    struct container *container = registry_find_end(link, end);
+    if (!container)
+        return pc_fail_as(failure, "find", "the link", ENOENT, "its hosts have been closed");
+    switch (action) {
+    case PC_CUT:
+    case PC_HEAL:
+        return link_pass(fabric, link, end, action == PC_HEAL, failure);
+    case PC_UNPLUG:
+    case PC_PLUG:
+        return link_carrier(fabric, link, end, action == PC_PLUG, container->netlink, failure);
+    default:
+        return pc_fail_as(failure, "act on", "the link", EINVAL, NULL);
+    }
+}
+
+static void serve_link(int fabric, struct pc_in *in)
+{
+    struct pc_cursor cursor;
+    struct pc_failure failure = { 0 };
+    uint32_t link = 0, action = ~0U, ends = 0;
+    pc_fields(&cursor, in);
+    for (char *value; (value = pc_next(&cursor));) {
+        if (cursor.field.type == PC_F_LINK)
+            link = pc_u32(&cursor, value);
+        else if (cursor.field.type == PC_F_ACTION)
+            action = pc_u32(&cursor, value);
+        else if (cursor.field.type == PC_F_ENDS)
+            ends = pc_u32(&cursor, value);
+    }
+    for (int end = 0; end < LINK_ENDS; end++)
+        if ((ends >> end & 1) && act_on_link(fabric, link, action, end, &failure) < 0) {
+            pc_send_failure(FD_CONTROL, in->header.request, &failure);
+            return;
+        }
+    struct pc_out out;
+    pc_begin(&out, PC_OK, in->header.request);
+    pc_send(FD_CONTROL, &out, NULL, 0, 0);
+}
+
+/* The fabric: a network namespace without a process, known by one netlink socket in it.
+   A short-lived child makes it, as in a user namespace there is no way back from one. */
+static int make_fabric(struct pc_failure *failure)
+{
+    int pair[2];
+    struct pc_out out;
+    struct pc_in in;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        return pc_fail(failure, "make sockets for", "the fabric");
+    pid_t pid = pc_clone(0, NULL);
+    if (pid == 0) {
+        int fd = unshare(CLONE_NEWNET) < 0 ? -1 : nl_open();
+        /* The plugs only pass frames on: the fabric must never speak itself. */
+        if (fd >= 0 && pc_write_file(AT_FDCWD, MACHINE_PROC "/sys/net/ipv6/conf/default/disable_ipv6", "1", 1) < 0 && errno != ENOENT)
+            fd = -1;
+        pc_begin(&out, PC_OK, (uint32_t)errno);
+        pc_send(pair[1], &out, &fd, fd >= 0, 0);
+        _exit(0);
+    }
+    close(pair[1]);
+    int fabric = -1, got = pid < 0 ? -1 : pc_receive(pair[0], &in);
+    if (got > 0 && in.fd_count == 1)
+        fabric = in.fds[0];
+    else if (got > 0)
+        errno = (int)in.header.request;
+    if (fabric < 0)
+        pc_fail(failure, "make a network namespace for", "the fabric");
+    close(pair[0]);
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    return fabric;
+}
+
+static void report_started(const struct lab_options *options, int pid)
+{
+    struct pc_out out;
+    char reason[128];
+    if (!options->rootless)
+        snprintf(reason, sizeof reason, "as root, without a user namespace");
+    else
+        snprintf(reason, sizeof reason, "in a user namespace that maps %d id%s", options->ids, options->ids == 1 ? "" : "s");
+    pc_begin(&out, PC_STARTED, 0);
+    pc_put_u32(&out, PC_F_PID, (uint32_t)pid);
+    pc_put_text(&out, PC_F_LEVEL, "namespaces");
+    pc_put_text(&out, PC_F_REASON, reason);
+    pc_put_u32(&out, PC_F_IDS, (uint32_t)options->ids);
+    pc_send(FD_CONTROL, &out, NULL, 0, 0);
+}
+
+/* Serves one request; returns 0 when pytest has closed its end. */
+static int serve(const struct lab_options *options, int fabric)
+{
+    struct pc_in in;
+    int got = pc_receive(FD_CONTROL, &in);
+    if (got == 0 || (got < 0 && errno != EMFILE && errno != EPROTO))
+        return 0;
+    if (got < 0)
+        pc_send_error(FD_CONTROL, in.header.request, "receive a request", NULL, errno, "the client and pclab must be of one version");
+    else if (in.header.op == PC_CREATE)
+        create_serve(&template, options, fabric, &in);
+    else if (in.header.op == PC_END)
+        serve_end(&in);
+    else if (in.header.op == PC_LINK)
+        serve_link(fabric, &in);
+    else
+        pc_send_error(FD_CONTROL, in.header.request, "do a request", "the lab knows no such one", ENOSYS, "not in this version");
+    pc_release(&in);
+    return 1;
+}
+
+_Noreturn void lab_run(struct lab_options *options, int pid)
+{
+    struct pc_failure failure = { 0 };
+    struct pollfd polls[LIFELINE_FDS + 1];
+    int fabric = -1;
+    if (template_build(&template, options, &failure) < 0 || (fabric = make_fabric(&failure)) < 0 || link_fabric(fabric, &failure) < 0) {
+        pc_send_failure(FD_CONTROL, 0, &failure);
+        _exit(1);
+    }
+    report_started(options, pid);
+    for (;;) {
+        lifeline_fill(polls);
+        polls[LIFELINE_FDS] = (struct pollfd){ .fd = FD_CONTROL, .events = POLLIN };
+        if (poll(polls, LIFELINE_FDS + 1, -1) < 0 && errno != EINTR)
+            _exit(1);
+        if (lifeline_cut(polls))
+            _exit(0); /* and the kernel ends every process of our pid namespace */
+        if ((polls[LIFELINE_FDS].revents & (POLLIN | POLLHUP)) && !serve(options, fabric))
+            _exit(0);
+    }
+}

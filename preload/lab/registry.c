@@ -1,0 +1,77 @@
+#define _GNU_SOURCE
+#include "registry.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../common/sys.h"
+
+enum { DEATH_PATIENCE_MS = 10000 };
+
+static struct container containers[CONTAINERS_MAX];
+static uint32_t last_id;
+static uint32_t used; /* places at and beyond this were never used */
+
+struct container *registry_add(void)
+{
+    for (uint32_t i = 0; i < CONTAINERS_MAX; i++) {
+        if (containers[i].id != 0)
+            continue;
+        if (i >= used)
+            used = i + 1;
+        containers[i] = (struct container){ .id = ++last_id, .pidfd = -1, .status = -1, .netlink = -1 };
+        return &containers[i];
+    }
+    return NULL;
+}
+
+struct container *registry_find(uint32_t id)
+{
+    for (uint32_t i = 0; i < used; i++)
+        if (containers[i].id == id && id != 0)
+            return &containers[i];
+    return NULL;
+}
+
+struct container *registry_find_end(uint32_t link, int end)
+{
+    for (uint32_t i = 0; i < used; i++)
+        if (containers[i].id != 0 && containers[i].netlink >= 0 && containers[i].link == link && containers[i].end == end)
+            return &containers[i];
+    return NULL;
+}
+
+void registry_kill(struct container *container)
+{
+    if (container->pidfd >= 0)
+        pc_pidfd_signal(container->pidfd, SIGKILL);
+}
+
+int registry_bury(struct container *container)
+{
+    /* The kernel calls an init dead when everything in its pid namespace is (the end of
+       zap_pid_ns_processes), so this one wait is for all. */
+    struct pollfd death = { .fd = container->pidfd, .events = POLLIN };
+    if (container->pidfd >= 0) {
+        int dead;
+        do
+            dead = poll(&death, 1, DEATH_PATIENCE_MS);
+        while (dead < 0 && errno == EINTR);
+        if (dead == 0) {
+            errno = ETIMEDOUT;
+            return -1;
+        }
+        waitid(P_PID, (id_t)container->pid, NULL, WEXITED);
+        close(container->pidfd);
+    }
+    if (container->status >= 0)
+        close(container->status);
+    if (container->netlink >= 0)
+        close(container->netlink);
+    container->id = 0;
+    return 0;
+}

@@ -1,0 +1,30 @@
+/* The containers that exist. */
+#ifndef PC_REGISTRY_H
+#define PC_REGISTRY_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { CONTAINERS_MAX = 16384 };
+
+struct container {
+    uint32_t id;   /* 0: this place is free */
+    uint32_t link; /* the link that it is on, when it has a netlink socket */
+    int end;       /* which end of that link */
+    pid_t pid;     /* in the lab's pid namespace */
+    int pidfd;     /* of its init */
+    int status;    /* our end of the socket whose end of file ends the init */
+    int netlink;   /* in its network namespace, or -1 */
+};
+
+/* A free place, with a new id and no descriptors; NULL when there is none. */
+struct container *registry_add(void);
+struct container *registry_find(uint32_t id);
+struct container *registry_find_end(uint32_t link, int end);
+/* Kills a container's init, and with it all its processes. */
+void registry_kill(struct container *container);
+/* Waits until it is dead, gives its descriptors back and frees its place. Returns -1
+   and ETIMEDOUT if it does not die (a process hangs in the kernel). */
+int registry_bury(struct container *container);
+
+#endif

@@ -1,0 +1,66 @@
+"""The errors of this package: each says operation, object, cause and remedy."""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+
+__all__ = ["LabDied", "LabError", "PoorContainerError", "Unavailable", "UsageError"]
+
+
+class PoorContainerError(Exception):
+    """Base of every error that this package raises on its own account."""
+
+
+class UsageError(PoorContainerError, ValueError):
+    """An argument, a marker or an option is not of the form that was expected."""
+
+
+class Unavailable(PoorContainerError):
+    """This machine cannot do what was asked for.
+
+    ``feature`` is the name in ``poor-container doctor``, ``reason`` why it does not
+    work here, ``remedy`` what a person can do about it ("" when nothing is known).
+    """
+
+    def __init__(self, feature: str, reason: str, remedy: str = "") -> None:
+        """Keep the three parts apart, so that a skip can show them in its own words."""
+        self.feature = feature
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(feature, reason, remedy)
+
+    def __str__(self) -> str:
+        """Return one sentence with all three parts."""
+        text = f"{self.feature} does not work here: {self.reason}"
+        return f"{text}; {self.remedy}" if self.remedy else text
+
+
+class LabError(PoorContainerError):
+    """The lab (our helper process) could not do a step of what it was asked for.
+
+    ``operation`` names the step ("mount overlay"), ``object`` what it was done to
+    ("/etc"), ``errno`` is the kernel's answer (0 when none), ``remedy`` what to do.
+    """
+
+    def __init__(self, operation: str, object: str = "", errno: int = 0, remedy: str = "") -> None:  # noqa: A002
+        """Keep the parts apart; the text is made on demand."""
+        self.operation = operation
+        self.object = object
+        self.errno = errno
+        self.remedy = remedy
+        super().__init__(operation, object, errno, remedy)
+
+    def __str__(self) -> str:
+        """Return "cannot OPERATION OBJECT: cause; remedy"."""
+        text = f"cannot {self.operation}"
+        if self.object:
+            text += f" {self.object}"
+        if self.errno:
+            name = _errno.errorcode.get(self.errno, str(self.errno))
+            text += f": {name} ({os.strerror(self.errno)})"
+        return f"{text}; {self.remedy}" if self.remedy else text
+
+
+class LabDied(LabError):
+    """The lab, or the init of a container, has ended although nobody asked it to."""

@@ -1,0 +1,52 @@
+"""The names of all features, in the order they are shown, and what each is good for."""
+
+from __future__ import annotations
+
+__all__ = ["PURPOSES"]
+
+# What a test author loses without it. The order is that of a container coming to be: ids, namespaces, mounts, network,
+# faults, then what tools and later rungs of the ladder use.
+PURPOSES: dict[str, str] = {
+    "userns": "containers without root",
+    "idranges": "more than one user in a container without root",
+    "mountns": "private mounts",
+    "pidns": "process trees that end together",
+    "netns": "network stacks of their own",
+    "utsns": "host names of their own",
+    "ipcns": "private shared memory and message queues",
+    "cgroupns": "control groups that do not show the machine's",
+    "overlay": "writable /etc, /var, homes over the machine's",
+    "fresh_proc": "a /proc that shows only the container",
+    "sysfs": "a /sys that shows only the container's interfaces",
+    "private_dev": "a /dev with terminals of its own",
+    "pivot_root": "a root that hides the machine's",
+    "mount_move": "the same where pivot_root is refused",
+    "mount_setattr": "read-only trees without a writable moment",
+    "clone3": "a faster way to make containers",
+    "pidfd": "ends of processes seen without races",
+    "close_range": "no descriptor leaks into a container",
+    "openat2": "paths that cannot climb out of a root",
+    "veth": "cables between hosts",
+    "ipv6": "IPv6 addresses of hosts",
+    "tc_clsact": "the place where cables are joined and cut",
+    "cls_bpf": "cutting a cable",
+    "mirred": "joining cables",
+    "nft_netdev": "dropping packets on arrival",
+    "nft_egress": "dropping packets on departure",
+    "netem": "delay, loss and reordering by the kernel",
+    "tbf": "limited bandwidth",
+    "bridge": "switches",
+    "dummy": "interfaces that lead nowhere",
+    "ifb": "shaping of what arrives",
+    "tun": "cables that are a program of ours",
+    "raw_socket": "probes with packets of our own making",
+    "packet_socket": "captures",
+    "cgroup_limits": "limits on memory and processes",
+    "seccomp_notify": "system calls answered by us",
+    "landlock": "files kept from a program without privilege",
+    "reflink": "copies of files that cost nothing",
+    "chroot": "the level chroot",
+    "ptrace": "the level ptrace",
+    "proot": "the level ptrace",
+    "preload": "the level preload",
+}
