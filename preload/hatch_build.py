@@ -38,10 +38,10 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{re.sub('[-.]', '_', sysconfig.get_platform())}"
         if version == "editable":
-            compile_programs(HERE.parent / "pytest_poorcontainer" / "_native", strict=True)
+            compile_programs(HERE.parent / "pytest_poorcontainer" / "_native", checkout=True)
             return
         self._scratch = tempfile.TemporaryDirectory(prefix="poor-container-build-")
-        for path in compile_programs(Path(self._scratch.name), strict=False):
+        for path in compile_programs(Path(self._scratch.name), checkout=False):
             build_data["force_include"][str(path)] = f"pytest_poorcontainer/_native/{path.name}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
@@ -56,10 +56,10 @@ def settings(path: Path = HERE / "programs.mk") -> dict[str, list[str]]:
     return {name: shlex.split(words) for name, words in lines}
 
 
-def compile_programs(out: Path, *, strict: bool) -> list[Path]:
+def compile_programs(out: Path, *, checkout: bool) -> list[Path]:
     """Compile every program that has a ``main`` into the directory ``out``; return their paths.
 
-    ``strict`` makes warnings errors, as ``make -C preload`` does.
+    ``checkout`` adds the flags for work on the code itself, as ``make -C preload`` does.
     Raises SystemExit with one sentence when there is no working compiler, or when it refuses our code.
     """
     words = settings()
@@ -74,7 +74,7 @@ def compile_programs(out: Path, *, strict: bool) -> list[Path]:
             continue
         sources += sorted((HERE / "common").glob("*.c"))
         fresh = out / f".{name}.{os.getpid()}"
-        flags = [*words["CFLAGS"], *(words["STRICT"] if strict else []), *static]
+        flags = [*words["CFLAGS"], *(words["CHECKOUT"] if checkout else []), *static]
         argv = [*compiler, *flags, *map(str, sources), *words["LDFLAGS"], "-o", str(fresh)]
         if subprocess.run(argv, check=False).returncode != 0:
             raise SystemExit(

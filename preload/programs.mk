@@ -3,9 +3,9 @@
 #
 # DIRECTORY:PROGRAM; a program is all of preload/DIRECTORY/*.c and preload/common/*.c.
 PROGRAMS := lab:pclab probe:pcprobe
-CFLAGS := -std=gnu11 -O2 -g -Wall -Wextra -fvisibility=hidden -ffunction-sections -fdata-sections
-# In a checkout; not when a wheel is built, perhaps by a compiler of years to come that warns of more.
-STRICT := -Werror
+CFLAGS := -std=gnu11 -O2 -Wall -Wextra -fvisibility=hidden -ffunction-sections -fdata-sections
+# In a checkout. A wheel is small, and is perhaps built by a compiler of years to come that warns of more.
+CHECKOUT := -g -Werror
 LDFLAGS := -Wl,--gc-sections -Wl,-z,relro,-z,now
 # For a build that finds our own errors while the native tests run; such programs are never static.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer

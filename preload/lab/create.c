@@ -268,7 +268,7 @@ static int build(const struct template *template, const struct lab_options *opti
     for (int i = 0; i < request->count; i++) {
         request->spec[i].end.pid = request->container[i]->pid;
         request->container[i]->link = request->link;
-        request->container[i]->end = i;
+        request->container[i]->which = i;
         if (!request->spec[i].host_network && await(request, i, NET_READY, failure) < 0)
             return -1;
         if (request->spec[i].born_apart && say_go(request->container[i]) < 0)
@@ -278,6 +278,8 @@ static int build(const struct template *template, const struct lab_options *opti
         struct link_end end[LINK_ENDS] = { request->spec[0].end, request->spec[1].end };
         if (link_wire(fabric, request->link, end, failure) < 0)
             return -1;
+        for (int i = 0; i < LINK_ENDS; i++)
+            request->container[i]->end = end[i];
     }
     for (int i = 0; i < request->count; i++) {
         if (await(request, i, ROOT_READY, failure) < 0)

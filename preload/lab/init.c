@@ -181,7 +181,6 @@ _Noreturn void init_run(int agent_socket, int lab, int rootless_ids)
     struct signalfd_siginfo ignored;
     eventfd_t count;
     pid_t spare = 0;
-    int closed = 0;
     used_up = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     drop_capabilities();
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
@@ -192,7 +191,7 @@ _Noreturn void init_run(int agent_socket, int lab, int rootless_ids)
     polls[USED_UP] = (struct pollfd){ .fd = used_up, .events = POLLIN };
     for (;;) {
         /* While there is a spare, requests are its business. */
-        polls[AGENT] = (struct pollfd){ .fd = spare || closed ? -1 : agent.socket, .events = POLLIN };
+        polls[AGENT] = (struct pollfd){ .fd = spare ? -1 : agent.socket, .events = POLLIN };
         if (poll(polls, COUNT, -1) < 0 && errno != EINTR)
             _exit(1);
         if (lifeline_cut(polls) || (polls[LAB].revents & (POLLHUP | POLLERR)))
@@ -205,7 +204,9 @@ _Noreturn void init_run(int agent_socket, int lab, int rootless_ids)
         }
         if ((polls[USED_UP].revents & POLLIN) && eventfd_read(used_up, &count) == 0)
             spare = fork_spare(&agent);
-        if (polls[AGENT].revents & (POLLIN | POLLHUP))
-            closed = !serve_once(&agent, &spare);
+        /* Who made the container holds the line to us. When nobody does any more, be it that
+           an interrupted pytest lost it before anybody owned it, nobody can end it but we. */
+        if ((polls[AGENT].revents & (POLLIN | POLLHUP)) && !serve_once(&agent, &spare))
+            _exit(0);
     }
 }

@@ -5,8 +5,10 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,22 +23,36 @@
 
 static struct template template;
 
-static void serve_end(struct pc_in *in)
+/* Waits for containers that were killed. */
+static int bury_all(struct container **ending, int count)
 {
-    struct pc_cursor cursor;
-    struct container *ending[64];
-    int count = 0, failed = 0;
-    pc_fields(&cursor, in);
-    /* All are killed before the first is waited for. */
-    for (char *value; count < 64 && (value = pc_next(&cursor));) {
-        struct container *container = cursor.field.type == PC_F_ID ? registry_find(pc_u32(&cursor, value)) : NULL;
-        if (container) {
-            registry_kill(container);
-            ending[count++] = container;
-        }
-    }
+    int failed = 0;
     for (int i = 0; i < count; i++)
         failed |= registry_bury(ending[i]) < 0;
+    return failed;
+}
+
+static void serve_end(struct pc_in *in)
+{
+    enum { AT_ONCE = 64 };
+    struct pc_cursor cursor;
+    struct container *ending[AT_ONCE];
+    int count = 0, failed = 0;
+    pc_fields(&cursor, in);
+    /* As many as fit are killed before the first is waited for. One that the lab does not
+       know has ended already, by itself. */
+    for (char *value; (value = pc_next(&cursor));) {
+        struct container *container = cursor.field.type == PC_F_ID ? registry_find(pc_u32(&cursor, value)) : NULL;
+        if (!container)
+            continue;
+        registry_kill(container);
+        ending[count++] = container;
+        if (count == AT_ONCE) {
+            failed |= bury_all(ending, count);
+            count = 0;
+        }
+    }
+    failed |= bury_all(ending, count);
     struct pc_out out;
     pc_begin(&out, PC_OK, in->header.request);
     if (failed)
@@ -62,6 +78,17 @@ static int act_on_link(int fabric, uint32_t link, uint32_t action, int end, stru
     }
 }
 
+static int greet_both(uint32_t link, struct pc_failure *failure)
+{
+    const struct container *container[LINK_ENDS] = { registry_find_end(link, 0), registry_find_end(link, 1) };
+    if (!container[0] || !container[1])
+        return 0; /* one host is closed already: there is nobody to be greeted */
+    for (int i = 0; i < LINK_ENDS; i++)
+        if (link_greet(&container[i]->end, &container[!i]->end, failure) < 0)
+            return -1;
+    return 0;
+}
+
 static void serve_link(int fabric, struct pc_in *in)
 {
     struct pc_cursor cursor;
@@ -76,11 +103,15 @@ static void serve_link(int fabric, struct pc_in *in)
         else if (cursor.field.type == PC_F_ENDS)
             ends = pc_u32(&cursor, value);
     }
-    for (int end = 0; end < LINK_ENDS; end++)
-        if ((ends >> end & 1) && act_on_link(fabric, link, action, end, &failure) < 0) {
-            pc_send_failure(FD_CONTROL, in->header.request, &failure);
-            return;
-        }
+    int failed = 0;
+    for (int end = 0; !failed && end < LINK_ENDS; end++)
+        failed = (ends >> end & 1) && act_on_link(fabric, link, action, end, &failure) < 0;
+    if (!failed && (action == PC_HEAL || action == PC_PLUG))
+        failed = greet_both(link, &failure) < 0;
+    if (failed) {
+        pc_send_failure(FD_CONTROL, in->header.request, &failure);
+        return;
+    }
     struct pc_out out;
     pc_begin(&out, PC_OK, in->header.request);
     pc_send(FD_CONTROL, &out, NULL, 0, 0);
@@ -156,24 +187,49 @@ static int serve(const struct lab_options *options, int fabric)
     return 1;
 }
 
+/* Inits end by themselves when pytest closes its line to them. */
+static void reap(int signals)
+{
+    struct signalfd_siginfo ignored;
+    while (read(signals, &ignored, sizeof ignored) > 0)
+        continue;
+    for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) {
+        struct container *container = registry_find_pid(pid);
+        if (container)
+            registry_bury(container);
+    }
+}
+
+static int open_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD); /* blocked since the start, as all are */
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
 _Noreturn void lab_run(struct lab_options *options, int pid)
 {
+    enum { CONTROL = LIFELINE_FDS, SIGNALS, COUNT };
     struct pc_failure failure = { 0 };
-    struct pollfd polls[LIFELINE_FDS + 1];
+    struct pollfd polls[COUNT];
     int fabric = -1;
     if (template_build(&template, options, &failure) < 0 || (fabric = make_fabric(&failure)) < 0 || link_fabric(fabric, &failure) < 0) {
         pc_send_failure(FD_CONTROL, 0, &failure);
         _exit(1);
     }
     report_started(options, pid);
+    lifeline_fill(polls);
+    polls[CONTROL] = (struct pollfd){ .fd = FD_CONTROL, .events = POLLIN };
+    polls[SIGNALS] = (struct pollfd){ .fd = open_signals(), .events = POLLIN };
     for (;;) {
-        lifeline_fill(polls);
-        polls[LIFELINE_FDS] = (struct pollfd){ .fd = FD_CONTROL, .events = POLLIN };
-        if (poll(polls, LIFELINE_FDS + 1, -1) < 0 && errno != EINTR)
+        if (poll(polls, COUNT, -1) < 0 && errno != EINTR)
             _exit(1);
         if (lifeline_cut(polls))
             _exit(0); /* and the kernel ends every process of our pid namespace */
-        if ((polls[LIFELINE_FDS].revents & (POLLIN | POLLHUP)) && !serve(options, fabric))
+        if (polls[SIGNALS].revents & POLLIN)
+            reap(polls[SIGNALS].fd);
+        if ((polls[CONTROL].revents & (POLLIN | POLLHUP)) && !serve(options, fabric))
             _exit(0);
     }
 }

@@ -7,6 +7,7 @@
 #include <linux/if.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
+#include <linux/neighbour.h>
 #include <linux/pkt_cls.h>
 #include <linux/rtnetlink.h>
 #include <linux/tc_act/tc_mirred.h>
@@ -268,4 +269,28 @@ int link_carrier(int fabric, uint32_t link, int end, int up, int netlink, struct
     /* The query also makes the loss of carrier visible at once to who looks next. */
     int failed = up ? send_until_up(netlink, &batch, &host, 1) : nl_send(netlink, &batch, count_up, &ignored);
     return failed < 0 ? 0 : pc_fail(failure, "read the state of", "the host's interface");
+}
+
+/* Neither creates an entry (no NLM_F_CREATE) nor overrides an address that is known (no
+   NLM_F_REPLACE), so a host that has taken another hardware address is left alone. */
+static void put_neighbour(struct nl_batch *batch, int family, const void *address, size_t size, const uint8_t *mac)
+{
+    struct ndmsg *message = nl_message(batch, RTM_NEWNEIGH, 0, sizeof *message);
+    message->ndm_family = (uint8_t)family;
+    message->ndm_ifindex = LINK_HOST_INDEX;
+    message->ndm_state = NUD_STALE;
+    nl_put(batch, NDA_DST, address, size);
+    nl_put(batch, NDA_LLADDR, mac, 6);
+}
+
+int link_greet(const struct link_end *end, const struct link_end *peer, struct pc_failure *failure)
+{
+    struct nl_batch batch;
+    nl_begin(&batch);
+    put_neighbour(&batch, AF_INET, peer->ip4, sizeof peer->ip4, peer->mac);
+    if (peer->prefix6)
+        put_neighbour(&batch, AF_INET6, peer->ip6, sizeof peer->ip6, peer->mac);
+    if (nl_send(end->netlink, &batch, NULL, NULL) >= 0 && errno != ENOENT)
+        return pc_fail(failure, "tell a hardware address to", end->name);
+    return 0;
 }

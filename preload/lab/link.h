@@ -40,4 +40,8 @@ int link_pass(int fabric, uint32_t link, int from, int pass, struct pc_failure *
    comes back, returns after the host's side (socket `netlink`) is usable again. */
 int link_carrier(int fabric, uint32_t link, int end, int up, int netlink, struct pc_failure *failure);
 
+/* Tells host `end` the hardware address of its peer, if it is asking for it: a request that
+   was lost on the way is repeated after a second only, and everything waits for it. */
+int link_greet(const struct link_end *end, const struct link_end *peer, struct pc_failure *failure);
+
 #endif

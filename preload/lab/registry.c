@@ -37,10 +37,18 @@ struct container *registry_find(uint32_t id)
     return NULL;
 }
 
-struct container *registry_find_end(uint32_t link, int end)
+struct container *registry_find_pid(pid_t pid)
 {
     for (uint32_t i = 0; i < used; i++)
-        if (containers[i].id != 0 && containers[i].netlink >= 0 && containers[i].link == link && containers[i].end == end)
+        if (containers[i].id != 0 && containers[i].pid == pid)
+            return &containers[i];
+    return NULL;
+}
+
+struct container *registry_find_end(uint32_t link, int which)
+{
+    for (uint32_t i = 0; i < used; i++)
+        if (containers[i].id != 0 && containers[i].netlink >= 0 && containers[i].link == link && containers[i].which == which)
             return &containers[i];
     return NULL;
 }

@@ -72,6 +72,8 @@ class Handle:
         with self._lock:
             if self.closed:
                 return
+            # First, so that who waits for a command in there learns that its end is no surprise.
+            self.closed = True
             try:
                 self.lab.end([self.id])
             finally:
@@ -81,11 +83,11 @@ class Handle:
         """End the container because nobody refers to it any more; the garbage collector calls this, in any thread."""
         if getattr(self, "closed", True):
             return
+        self.closed = True
         self._release()
         self.lab.drop(self.id)
 
     def _release(self) -> None:
-        self.closed = True
         self.agent.close()
         forks.expose(self.pidfd)
         os.close(self.pidfd)

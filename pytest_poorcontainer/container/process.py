@@ -15,7 +15,7 @@ from pytest_poorcontainer.container.control import Control, is_signal
 from pytest_poorcontainer.container.protocol import Field, Op
 from pytest_poorcontainer.container.request import arguments, pack_request
 from pytest_poorcontainer.container.streams import Exchange, Streams
-from pytest_poorcontainer.errors import LabError
+from pytest_poorcontainer.errors import LabDied, LabError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -122,6 +122,7 @@ class Process:
                 raise
             raise explained from None
         if answer is None:
+            self._handle.check()  # as above
             raise self._handle.agent.complaint(number) or self._handle.died(f"run {self._what}")
         if answer.op == Op.ERROR:
             raise self._refusal(answer, cwd)
@@ -131,6 +132,8 @@ class Process:
     def _explained(self, error: BaseException) -> Exception | None:
         if isinstance(error, OSError) and error.errno == errno.E2BIG:
             return OSError(error.errno, os.strerror(error.errno), self._what)
+        if isinstance(error, LabDied):
+            self._handle.check()  # closed meanwhile, by another thread: no surprise
         if isinstance(error, BlockingIOError):
             why = f"nothing was heard of it within {_PATIENCE_AT_START:g} s; is its file system hanging?"
             return LabError(f"run {self._what} in", self._handle.name, errno.ETIMEDOUT, why)

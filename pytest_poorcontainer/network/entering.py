@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_poorcontainer.errors import LabError, Unavailable
@@ -32,7 +33,7 @@ def _setns(fd: int) -> None:
 
 def _is_inside(fd: int) -> bool:
     """Whether this thread's network namespace is the one that ``fd`` stands for."""
-    inside = os.stat(_OWN)
+    inside = Path(_OWN).stat()
     wanted = os.fstat(fd)
     return (inside.st_dev, inside.st_ino) == (wanted.st_dev, wanted.st_ino)
 
@@ -64,6 +65,8 @@ def entered(fd: int, name: str) -> Iterator[None]:
                 raise LabError("leave the network namespace of", name, 0, "the block ended in another thread")
             _setns(home)
             if not _is_inside(home):
-                raise LabError("leave the network namespace of", name, 0, "setns succeeded, yet the thread is elsewhere")
+                raise LabError(
+                    "leave the network namespace of", name, 0, "setns succeeded, yet the thread is elsewhere"
+                )
     finally:
         os.close(home)

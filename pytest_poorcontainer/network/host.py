@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import socket
+import socket as stdlib  # the class below has a method of that name
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -48,9 +48,11 @@ class Host(Container):
 
     @property
     def ip6(self) -> str:
-        """The IPv6 address, usable at once (no duplicate address detection). Raises :class:`Unavailable` without IPv6."""
+        """The IPv6 address, usable at once (no duplicate address detection). :class:`Unavailable` without IPv6."""
         if not self._addresses.ip6:
-            raise Unavailable("ipv6", "this kernel has no IPv6 (there is no /proc/net/if_inet6)", "boot without ipv6.disable=1")
+            raise Unavailable(
+                "ipv6", "this kernel has no IPv6 (there is no /proc/net/if_inet6)", "boot without ipv6.disable=1"
+            )
         return self._addresses.ip6
 
     @property
@@ -58,14 +60,14 @@ class Host(Container):
         """The addresses of both families, IPv4 first."""
         return self._addresses.all()
 
-    def socket(self, family: int = socket.AF_INET, type: int = socket.SOCK_STREAM, proto: int = 0) -> socket.socket:  # noqa: A002 - socket.socket's name
+    def socket(self, family: int = stdlib.AF_INET, type: int = stdlib.SOCK_STREAM, proto: int = 0) -> stdlib.socket:  # noqa: A002 - socket.socket's name
         """Return an ordinary socket of the test's process that belongs to this host's network.
 
         Raises OSError as socket(2) does.
         """
         fd = self.socket_fd(family, type, proto)
         try:
-            return socket.socket(family, type, proto, fd)
+            return stdlib.socket(family, type, proto, fd)
         except BaseException:
             os.close(fd)
             raise
@@ -75,7 +77,7 @@ class Host(Container):
         self._handle.check()
         return self._handle.agent.socket(family, type, proto)
 
-    def connect(self, address: tuple[str, int], timeout: float | None = 5) -> socket.socket:
+    def connect(self, address: tuple[str, int], timeout: float | None = 5) -> stdlib.socket:
         """Return a TCP connection from this host to ``(name or address, port)``.
 
         As ``socket.create_connection`` it tries a name's addresses one after the other, within ``timeout`` seconds in
@@ -106,7 +108,7 @@ class Host(Container):
         finally:
             first = None  # the traceback holds this frame
 
-    def listen(self, address: tuple[str, int], backlog: int = 128) -> socket.socket:
+    def listen(self, address: tuple[str, int], backlog: int = 128) -> stdlib.socket:
         """Return a listening TCP socket of this host on ``(name or address, port)``; "" is every IPv4 address.
 
         Port 0 lets the kernel choose one. Raises OSError as bind(2) does, :class:`UsageError` as :meth:`connect`.
@@ -114,7 +116,7 @@ class Host(Container):
         family, target = self._targets(address, lowest=0)[0]
         server = self.socket(family)
         try:
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, 1)
             server.bind(target)
             server.listen(backlog)
         except BaseException:
@@ -152,7 +154,7 @@ class Host(Container):
         """
         from pyroute2 import IPRoute  # noqa: PLC0415 - its import takes 0.2 s
 
-        netlink = self.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE)
+        netlink = self.socket(stdlib.AF_NETLINK, stdlib.SOCK_DGRAM, stdlib.NETLINK_ROUTE)
         try:
             netlink.bind((0, 0))
             return IPRoute(use_socket=netlink)
@@ -171,7 +173,15 @@ class Host(Container):
         except ValueError:
             return []
 
-    def _targets(self, address: tuple[str, int], lowest: int = 1) -> list[tuple[socket.AddressFamily, tuple[Any, ...]]]:
+    def name_of(self, text: str) -> str | None:
+        """Return the name of the joined host that has this name or address; None when there is none."""
+        if text in self._named:
+            return text
+        if text in ("localhost", *_LOCALHOST):
+            return "localhost"
+        return next((name for name, addresses in self._named.items() if text in addresses.all()), None)
+
+    def _targets(self, address: tuple[str, int], lowest: int = 1) -> list[tuple[stdlib.AddressFamily, tuple[Any, ...]]]:
         """Check an address and return what to bind or connect to."""
         try:
             name, port = address
@@ -182,20 +192,19 @@ class Host(Container):
         if not isinstance(name, str):
             raise UsageError(f"a host is named by a str, a name or an IP address, not {name!r}")
         if name == "":
-            return [(socket.AF_INET, ("0.0.0.0" if lowest == 0 else "127.0.0.1", port))]  # noqa: S104 - inside the host
+            return [(stdlib.AF_INET, ("0.0.0.0" if lowest == 0 else "127.0.0.1", port))]  # noqa: S104 - inside the host
         found = self.resolve(name)
         if not found:
             known = ", ".join([*self._named, "localhost"])
             raise UsageError(f"{name!r} is neither an IP address nor a name that {self.name} knows: {known}")
         return [self._target(text, port) for text in found]
 
-    def _target(self, text: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    def _target(self, text: str, port: int) -> tuple[stdlib.AddressFamily, tuple[Any, ...]]:
         bare, _, scope = text.partition("%")
         if ipaddress.ip_address(bare).version == 4:  # noqa: PLR2004
-            return socket.AF_INET, (bare, port)
+            return stdlib.AF_INET, (bare, port)
         # A link-local address needs an interface (RFC 4007); a host has the one.
         index = 0
         if ipaddress.ip_address(bare).is_link_local:
             index = int(scope) if scope.isdigit() else LINK_INDEX
-        return socket.AF_INET6, (bare, port, 0, index)
-
+        return stdlib.AF_INET6, (bare, port, 0, index)
