@@ -58,11 +58,13 @@ def pair(netns_pair, services):
 @pytest.fixture
 def story(capsys, request):
     """Print a line of the story, with the time it happened at, to whoever watches with ``-v``."""
-    start = time.monotonic()
+    start = None
 
     def tell(line):
+        nonlocal start
         if request.config.get_verbosity() > 0:
             with capsys.disabled():
+                start = start or time.monotonic()
                 print(f"\n   {time.monotonic() - start:5.2f} s  {line}", end="", flush=True)
 
     yield tell
@@ -97,7 +99,7 @@ def test_the_replica_takes_over_when_the_cable_is_cut(pair, story):
     assert until(primary, "GET colour", "red") == "red"
     assert ask(replica, "SET shape round") == "OK"
     assert ask(primary, "GET shape") == "round"
-    story("it follows: colour = red there too; no confirmed write is lost")
+    story("it follows: colour = red there too; no confirmed write is lost\n")
 
 
 def test_a_pulled_plug_moves_the_lead_back_and_forth(pair):
