@@ -18,7 +18,6 @@ struct container_spec {
     const char *hosts; /* the text of /etc/hosts */
     size_t hosts_length;
     int host_network; /* share the machine's network instead of having one */
-    int born_apart;   /* the clone made its network namespace; else it makes it itself */
     struct link_end end;
 };
 
