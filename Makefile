@@ -36,7 +36,7 @@ native: .venv/.test
 	@$(MAKE) --no-print-directory -s -C preload
 
 demo: build
-	$(PYTEST) --poor-container docs/examples/demo -v $(ARGS)
+	$(PYTEST) --poor-container docs/examples/demo -v -p no:randomly $(ARGS)
 
 test: build
 	$(PYTEST) $(ARGS)

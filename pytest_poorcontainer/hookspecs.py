@@ -1,7 +1,7 @@
 """The hooks that this plugin calls; implement them in a ``conftest.py`` or a plugin.
 
 Their names start with ``pytest_``, because pytest's plugin manager looks at no other
-name (``PytestPluginManager.parse_hookimpl_opts``; docs/decisions/hook-names.md).
+name (``PytestPluginManager.parse_hookimpl_opts``; docs/decisions/0004-hook-names.md).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def pytest_poor_container_network_ready(network: HostPair) -> None:
 
 
 @pytest.hookspec
-def pytest_poor_container_report_sections(item: pytest.Item) -> Sequence[tuple[str, str]] | None:  # type: ignore[empty-body]
+def pytest_poor_container_report_sections(item: pytest.Item) -> Sequence[tuple[str, str]] | None:
     """Called when a phase of a test that needs containers has failed, before its fixtures are torn down.
 
     Return pairs of title and text; each becomes a section of the report, shown with

@@ -66,8 +66,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Fail a test whose marker has a mistake, before pytest sets up any of its fixtures."""
-    _gate.refuse_mistakes(item)
+    """Refuse a test whose marker has a mistake or asks for too much, before pytest sets up any of its fixtures."""
+    _gate.refuse(item)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -99,5 +99,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the lab, if this session has started one."""
-    if config.stash[_OUR_LAB] and _LAB in sys.modules:
+    if config.stash.get(_OUR_LAB, False) and _LAB in sys.modules:
         sys.modules[_LAB].Lab.close_current()

@@ -59,13 +59,11 @@ def as_parameters(paths):
 OURS = as_parameters(find("*.py", under=["pytest_poorcontainer"]))
 PYTHON = as_parameters(find("*.py"))
 C = as_parameters(find("*.c", "*.h"))
-TEXT = as_parameters(
-    [
-        *find("*.py", "*.c", "*.h", "*.mk", "*.md", "*.toml", "Makefile"),
-        *(Path(name) for name in sorted(TOP_LEVEL) if (ROOT / name).is_file()),
-        *(path.relative_to(ROOT) for path in sorted((ROOT / ".ci").iterdir())),
-    ]
-)
+TEXT = [
+    *find("*.py", "*.c", "*.h", "*.mk", "*.md", "*.toml", "Makefile"),
+    *(Path(name) for name in sorted(TOP_LEVEL) if (ROOT / name).is_file()),
+    *(path.relative_to(ROOT) for path in sorted((ROOT / ".ci").iterdir())),
+]
 
 
 def parse(path):
@@ -251,8 +249,19 @@ def test_the_top_level_holds_nothing_else():
 PLACES = re.compile("|".join(["/wo" + r"rk/\w", "/ro" + r"ot/\.\w", "/tmp/h" + "q", "files.python" + "hosted"]))
 
 
-@pytest.mark.parametrize("path", TEXT)
-def test_no_file_names_a_place_of_one_machine(path):
+def test_no_file_names_a_place_of_one_machine():
     """Nothing that is committed holds the path of a developer's machine or the host of a registry."""
-    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
-    assert not [f"{path}:{number}: {line}" for number, line in enumerate(lines, 1) if PLACES.search(line)]
+    found = [
+        f"{path}:{number}: {line}"
+        for path in TEXT
+        for number, line in enumerate((ROOT / path).read_text(encoding="utf-8").splitlines(), 1)
+        if PLACES.search(line)
+    ]
+    assert not found
+
+
+def test_pages_that_are_named_exist():
+    """A file that sends its reader to another of ours, by its path from the root, names one that is there."""
+    name = re.compile(r"(?<![\w/.-])(?:docs|preload|tests)/[\w/.-]+\.\w+")
+    named = {(path, found) for path in TEXT for found in name.findall((ROOT / path).read_text(encoding="utf-8"))}
+    assert not {f"{path} names {found}" for path, found in named if not (ROOT / found).exists()}

@@ -19,7 +19,7 @@
 #include "../common/sys.h"
 #include "netlink.h"
 
-enum { OPERSTATE_TRIES = 400, OPERSTATE_PAUSE_US = 500, MTU = 1500 };
+enum { WAIT_TRIES = 4000, OPERSTATE_PAUSE_US = 500, ROUTE_PAUSE_US = 20, MTU = 1500 };
 
 uint32_t link_plug_index(uint32_t link, int end)
 {
@@ -151,7 +151,7 @@ static void count_up(const struct nlmsghdr *message, void *context)
    kernels asking again is all that one can do. `batch` ends with the queries. */
 static int send_until_up(int fd, struct nl_batch *batch, const uint32_t *index, unsigned wanted)
 {
-    for (int tries = 0; tries < OPERSTATE_TRIES; tries++) {
+    for (int tries = 0; tries < WAIT_TRIES; tries++) {
         unsigned up = 0;
         int failed = nl_send(fd, batch, count_up, &up);
         if (failed >= 0)
@@ -204,6 +204,35 @@ static int configure_host(struct link_end *end, struct pc_failure *failure)
     return pc_fail(failure, errno == ETIMEDOUT || failed > 3 ? "wait for" : steps[failed], end->name);
 }
 
+static void see_route_type(const struct nlmsghdr *message, void *context)
+{
+    if (message->nlmsg_type == RTM_NEWROUTE)
+        *(uint8_t *)context = ((const struct rtmsg *)NLMSG_DATA(message))->rtm_type;
+}
+
+/* An IPv6 address is acknowledged before it is one's own: the local route comes from a
+   work queue, also without duplicate address detection, and a SYN that comes before that
+   is lost, for a second. */
+static int wait_for_own_route(const struct link_end *end)
+{
+    struct nl_batch batch;
+    for (int tries = 0; tries < WAIT_TRIES; tries++) {
+        uint8_t type = RTN_UNSPEC;
+        nl_begin(&batch);
+        struct rtmsg *message = nl_message(&batch, RTM_GETROUTE, 0, sizeof *message);
+        message->rtm_family = AF_INET6;
+        message->rtm_dst_len = 128;
+        nl_put(&batch, RTA_DST, end->ip6, sizeof end->ip6);
+        if (nl_send(end->netlink, &batch, see_route_type, &type) >= 0 && errno != ENETUNREACH)
+            return -1;
+        if (type == RTN_LOCAL)
+            return 0;
+        nanosleep(&(struct timespec){ .tv_nsec = ROUTE_PAUSE_US * 1000 }, NULL);
+    }
+    errno = ETIMEDOUT;
+    return -1;
+}
+
 /* The order matters. A qdisc comes to a plug that is still down: on one that is up the
    kernel would wait for an RCU grace period. It waits before the first filter of a qdisc
    in any case, and as both qdiscs are there by then, the second finds the wait done. */
@@ -232,6 +261,9 @@ int link_wire(int fabric, uint32_t link, struct link_end end[LINK_ENDS], struct 
         put_query(&batch, plug[i]);
     if (send_until_up(fabric, &batch, plug, LINK_ENDS) >= 0)
         return pc_fail(failure, "wait for the plugs of", end[0].name);
+    for (int i = 0; i < LINK_ENDS; i++)
+        if (end[i].prefix6 && wait_for_own_route(&end[i]) < 0)
+            return pc_fail(failure, "wait for the IPv6 address of", end[i].name);
     return 0;
 }
 

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
@@ -54,7 +55,7 @@ static void parse(int argc, char **argv, struct lab_options *options)
     }
 }
 
-/* Whether we may make and fill namespaces without a user namespace. */
+/* Whether we may make and fill namespaces without a user namespace of our own. */
 static int is_privileged(void)
 {
     struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -63,6 +64,20 @@ static int is_privileged(void)
         return 0;
     const uint32_t needed = 1U << CAP_SYS_ADMIN | 1U << CAP_NET_ADMIN | 1U << CAP_SYS_CHROOT;
     return (data[0].effective & needed) == needed;
+}
+
+/* How many ids the user namespace that we are in maps; 0 in the machine's own, which maps
+   them all to themselves (user_namespaces(7)). */
+static int count_mapped_ids(void)
+{
+    unsigned long inside, outside, count, total = 0;
+    FILE *map = fopen("/proc/self/uid_map", "re");
+    if (!map)
+        return 0;
+    while (fscanf(map, "%lu %lu %lu", &inside, &outside, &count) == 3)
+        total += count;
+    fclose(map);
+    return total >= UINT32_MAX ? 0 : (int)(total < INT_MAX ? total : INT_MAX);
 }
 
 /* Runs newuidmap or newgidmap; returns 0 when it has written the map. */
@@ -160,9 +175,13 @@ int main(int argc, char **argv)
     prepare_process();
     if (lifeline_is_cut())
         return 0;
-    options.rootless = !is_privileged();
+    const int own_users = !is_privileged();
     uint64_t flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
-    if (options.rootless)
+    options.ids = count_mapped_ids();
+    /* Root of somebody's user namespace can do without another, but not what only the
+       machine's root can. */
+    options.rootless = own_users || options.ids > 0;
+    if (own_users)
         flags |= CLONE_NEWUSER;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
         pc_send_error(FD_CONTROL, 0, "make sockets for", "the lab", errno, NULL);
@@ -178,7 +197,7 @@ int main(int argc, char **argv)
         pc_send_error(FD_CONTROL, 0, "make namespaces for", "the lab", errno, "`poor-container doctor` tells what this machine allows");
         return 1;
     }
-    if (options.rootless && map_ids(lab, &options, &failure) < 0) {
+    if (own_users && map_ids(lab, &options, &failure) < 0) {
         pc_send_failure(FD_CONTROL, 0, &failure);
         return 1;
     }

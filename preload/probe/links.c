@@ -69,17 +69,9 @@ static int link_ask(int fd, const char *name, struct link_facts *facts)
     char buffer[16384] __attribute__((aligned(4)));
     rq_start(&request, RTM_GETLINK, 0, &body, sizeof body);
     rq_text(&request, IFLA_IFNAME, name);
-    request.head.nlmsg_flags = NLM_F_REQUEST; /* the answer is acknowledgement enough */
-    if (send(fd, &request, request.head.nlmsg_len, 0) < 0)
+    struct nlmsghdr *head = rq_query(fd, &request, buffer, sizeof buffer);
+    if (!head)
         return -1;
-    ssize_t got = recv(fd, buffer, sizeof buffer, 0);
-    struct nlmsghdr *head = (void *)buffer;
-    if (got < 0 || !NLMSG_OK(head, (size_t)got))
-        return -1;
-    if (head->nlmsg_type != RTM_NEWLINK) {
-        errno = head->nlmsg_type == NLMSG_ERROR ? -((struct nlmsgerr *)NLMSG_DATA(head))->error : EPROTO;
-        return -1;
-    }
     facts->index = ((struct ifinfomsg *)NLMSG_DATA(head))->ifi_index;
     facts->operstate = -1;
     int left = (int)IFLA_PAYLOAD(head);
@@ -163,6 +155,26 @@ int probe_veth(struct outcome *out)
     return poll(&arrived, 1, 500) == 1 ? 0 : no_effect(out, "receive over a veth");
 }
 
+/* Waits until packets to an IPv6 address end here. The kernel adds an address at once, but its
+   route from a work queue; a connection begun in between loses its first packet, and a second. */
+static int wait_until_local(int fd, const struct in6_addr *address)
+{
+    for (int tries = 0; tries < 500; tries++) {
+        char buffer[4096] __attribute__((aligned(4)));
+        struct rtmsg body = { .rtm_family = AF_INET6, .rtm_dst_len = 128 };
+        struct request request;
+        rq_start(&request, RTM_GETROUTE, 0, &body, sizeof body);
+        rq_put(&request, RTA_DST, address, sizeof *address);
+        struct nlmsghdr *head = rq_query(fd, &request, buffer, sizeof buffer);
+        if (head && head->nlmsg_type == RTM_NEWROUTE && ((struct rtmsg *)NLMSG_DATA(head))->rtm_type == RTN_LOCAL)
+            return 0;
+        struct timespec pause = { .tv_nsec = 1000000 };
+        nanosleep(&pause, NULL);
+    }
+    errno = ETIMEDOUT;
+    return -1;
+}
+
 int probe_ipv6(struct outcome *out)
 {
     struct sockaddr_in6 address = { .sin6_family = AF_INET6, .sin6_port = htons(9) };
@@ -170,6 +182,8 @@ int probe_ipv6(struct outcome *out)
     int route = rq_open(NETLINK_ROUTE);
     if (route < 0 || add_address(route, AF_INET6, "lo", &address.sin6_addr, 16, 128) != 0)
         return fail(out, "add an IPv6 address");
+    if (wait_until_local(route, &address.sin6_addr) != 0)
+        return fail(out, "wait for the route of an IPv6 address");
     int server = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0), client = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (server < 0 || client < 0)
         return fail(out, "make an IPv6 socket");

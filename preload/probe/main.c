@@ -1,7 +1,7 @@
 /* pcprobe: prints one JSON object a line, {feature, works, errno, step, detail, via}.
 
-   `via` says who asked: "root" (namespaces made with the caller's own privilege),
-   "userns" (in a user namespace made for it), "" (no privilege to be had, or none needed). */
+   `via` says with what privilege it was tried: "root" (the caller's own), "userns" (that of
+   a user namespace made for it), "" (none, because none was needed or to be had). */
 #define _GNU_SOURCE
 #include "probe.h"
 
@@ -177,7 +177,7 @@ int main(void)
         perror("pcprobe: cannot make shared memory and a pipe");
         return 1;
     }
-    int privileged = run_bounded(probe_root, &slots[OWN_SLOT]) == 0;
+    int privileged = is_privileged();
     int userns = run_bounded(probe_userns, &slots[OWN_SLOT]) == 0;
     print("userns", userns, &slots[OWN_SLOT]);
     rootless = !privileged && userns;

@@ -59,6 +59,9 @@ pid_t fork_armed(void);
 /* Whether the namespaces that follow belong to a user namespace of ours. */
 extern int rootless;
 
+/* Whether namespaces are made and filled without a user namespace: the lab decides by the
+   same rule (preload/lab/main.c), and what it does is what is to be tried. */
+int is_privileged(void);
 /* Maps root of a new user namespace to one id outside, from inside. */
 int map_own_id(struct outcome *out, unsigned uid, unsigned gid);
 /* A private mount namespace, and in it an empty tmpfs as the working directory. */
@@ -79,7 +82,7 @@ probe_function probe_reflink, probe_preload;
 /* groups.c */
 probe_function probe_cgroup_limits;
 /* spaces.c */
-probe_function probe_root, probe_userns, probe_idranges, probe_mountns, probe_pidns, probe_netns, probe_utsns;
+probe_function probe_userns, probe_idranges, probe_mountns, probe_pidns, probe_netns, probe_utsns;
 probe_function probe_ipcns, probe_cgroupns;
 /* mounts.c */
 probe_function probe_overlay, probe_fresh_proc, probe_pivot_root, probe_mount_move, probe_mount_setattr;

@@ -107,6 +107,21 @@ int rq_ask(int fd, struct request *request)
     return await(fd, request->head.nlmsg_seq);
 }
 
+struct nlmsghdr *rq_query(int fd, struct request *request, void *buffer, size_t size)
+{
+    request->head.nlmsg_flags = NLM_F_REQUEST; /* the answer is acknowledgement enough */
+    if (send(fd, request, request->head.nlmsg_len, 0) < 0)
+        return NULL;
+    ssize_t got = recv(fd, buffer, size, 0);
+    struct nlmsghdr *head = buffer;
+    if (got < 0)
+        return NULL;
+    if (NLMSG_OK(head, (size_t)got) && head->nlmsg_type != NLMSG_ERROR)
+        return head;
+    errno = NLMSG_OK(head, (size_t)got) ? -((struct nlmsgerr *)NLMSG_DATA(head))->error : EPROTO;
+    return NULL;
+}
+
 int rq_ask_nft(int fd, struct request *request)
 {
     struct {

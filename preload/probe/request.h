@@ -25,7 +25,9 @@ size_t rq_nest(struct request *request, unsigned type, const void *body, size_t 
 void rq_close(struct request *request, size_t nest);
 /* Sends it and waits for the answer: 0, or -1 with the kernel's errno. */
 int rq_ask(int fd, struct request *request);
-/* The same as one transaction of nf_tables. */
+/* Sends a question and returns the one message that answers it, in `buffer`; NULL and errno. */
+struct nlmsghdr *rq_query(int fd, struct request *request, void *buffer, size_t size);
+/* Like rq_ask, as one transaction of nf_tables. */
 int rq_ask_nft(int fd, struct request *request);
 
 /* requests that several probes make (links.c) */

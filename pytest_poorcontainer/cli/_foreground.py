@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 
 from pytest_poorcontainer.container import Container
 from pytest_poorcontainer.errors import LabError, Unavailable
-from pytest_poorcontainer.machine import level
+from pytest_poorcontainer.machine import CONTAINER_NEEDS, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,27 +49,31 @@ def _made(network: Literal["none", "host"]) -> Container:
     try:
         return Container(network=network)
     except LabError as error:
-        # It names the step that failed; the machine may know the cause and what to do about it.
-        reached = level()
-        if reached.built:
-            raise
-        raise Unavailable("poor-container run", reached.reason, "see poor-container doctor") from error
+        # It names the step that failed; the machine may know the cause, and what to do about it.
+        try:
+            require(*CONTAINER_NEEDS)
+        except Unavailable as unavailable:
+            raise unavailable from error
+        raise
 
 
 def _run_in(container: Container, command: Sequence[str]) -> int:
+    # Held back until the start is settled: the command may run, and be worth a signal, before popen returns.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
     try:
-        process = container.popen(command, stdin=_stream(0), stdout=_stream(1), stderr=_stream(2), env=_terminal())
+        process = container.popen(command, stdin=0, stdout=1, stderr=2, env=_terminal())
     except FileNotFoundError:
         print(f"poor-container: cannot run {command[0]}: there is no such command", file=sys.stderr)
         return _NOT_FOUND
-    except (PermissionError, OSError) as error:
+    except OSError as error:
         print(f"poor-container: cannot run {command[0]}: {error.strerror}", file=sys.stderr)
         return _NOT_EXECUTABLE
     return _wait(process)
 
 
-def _wait(process: Process[bytes]) -> int:
+def _wait(process: Process) -> int:
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         return _status(process.wait())
     except _SignalledError as caught:
         with contextlib.suppress(ProcessLookupError):
@@ -82,15 +86,6 @@ def _wait(process: Process[bytes]) -> int:
 
 def _status(code: int) -> int:
     return _BY_SIGNAL - code if code < 0 else code
-
-
-def _stream(fd: int) -> int:
-    """Return our own descriptor, or /dev/null's stand-in where the caller closed it."""
-    try:
-        os.fstat(fd)
-    except OSError:
-        return subprocess.DEVNULL
-    return fd
 
 
 def _terminal() -> dict[str, str]:
@@ -109,6 +104,7 @@ def _signals_raise() -> Iterator[None]:
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _PASSED_ON)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _COMMANDS = (doctor, run)
+_LAST_STREAM = 2  # stderr
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,6 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``poor-container`` with these arguments (default: the process's) and return its exit status."""
+    _fill_standard_streams()
     parser = _Parser(prog="poor-container", description="Containers without a container engine, for tests.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in _COMMANDS:
@@ -58,6 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(options.parser.failure)
     return status
+
+
+def _fill_standard_streams() -> None:
+    """Open /dev/null where the caller closed a standard stream: else the next socket of ours would take its place."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _LAST_STREAM:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    for number, name in enumerate(("stdout", "stderr"), start=1):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_poorcontainer.errors import LabError
 
-__all__ = ["Control"]
+__all__ = ["Control", "is_signal"]
 
 
 class Control:

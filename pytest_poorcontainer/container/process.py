@@ -145,6 +145,8 @@ class Process:
             return OSError(number, os.strerror(number), os.fsdecode(cwd))
         if step == "exec":
             return OSError(number, os.strerror(number), self._what)
+        # In a pid namespace that is coming to its end fork fails with ENOMEM: closed by another thread, no surprise.
+        self._handle.check()
         return answer.error()
 
     def __repr__(self) -> str:

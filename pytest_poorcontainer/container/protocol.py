@@ -29,9 +29,9 @@ from _socket import (
     SO_SNDTIMEO,
     SOCK_SEQPACKET,
     SOL_SOCKET,
+    socket,
     socketpair,
 )
-from _socket import socket as Socket  # noqa: N812 - a class
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -155,6 +155,20 @@ _LIMIT_REMEDY: Final = (
 )
 
 
+class Socket(socket):
+    """A socket that is closed quietly when nobody refers to it any more.
+
+    The one that it is made of warns then (ResourceWarning), which is to help authors. Ours are dropped without being
+    closed only when an exception of a signal handler's strikes, and that is nobody's mistake.
+    """
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        """Close it; nothing happens when it is closed."""
+        self.close()
+
+
 class OutOfDescriptors(LabError):
     """A message came, but not the descriptors that belong to it: RLIMIT_NOFILE is reached."""
 
@@ -254,17 +268,15 @@ def _misunderstood(why: str) -> LabError:
 def connected() -> tuple[Socket, Socket]:
     """Return two joined sockets, ours and the other side's, both close-on-exec and blocking."""
     ours, theirs = socketpair(AF_UNIX, SOCK_SEQPACKET)
-    # Not the default timeout that a test may have set with socket.setdefaulttimeout().
-    if ours.gettimeout() is not None:
-        ours.settimeout(None)
-        theirs.settimeout(None)
-    return ours, theirs
+    return socket_of(ours.detach()), socket_of(theirs.detach())
 
 
 def socket_of(fd: int) -> Socket:
     """Return a blocking socket object that owns the descriptor."""
     sock = Socket(AF_UNIX, SOCK_SEQPACKET, 0, fd)
-    sock.settimeout(None)
+    # Not the default timeout that a test may have set with socket.setdefaulttimeout().
+    if sock.gettimeout() is not None:
+        sock.settimeout(None)
     return sock
 
 

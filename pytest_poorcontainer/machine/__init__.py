@@ -8,10 +8,11 @@ first mount in it fails.
 from __future__ import annotations
 
 from pytest_poorcontainer.machine.levels import LEVELS, Level, level
-from pytest_poorcontainer.machine.needs import FIXTURE_NEEDS, fixtures_ready, require
+from pytest_poorcontainer.machine.needs import CONTAINER_NEEDS, FIXTURE_NEEDS, fixtures_ready, require
 from pytest_poorcontainer.machine.probing import Feature, features, privilege
 
 __all__ = [
+    "CONTAINER_NEEDS",
     "FIXTURE_NEEDS",
     "LEVELS",
     "Feature",

@@ -101,7 +101,7 @@ def _ask_program() -> list[dict[str, Any]]:
 def _interpret(answers: list[dict[str, Any]], facts: Facts) -> _Examined:
     """Give each answer its reason and remedy; a name without an answer gets that as its reason."""
     by_name = {answer["feature"]: answer for answer in [*answers, _proot()]}
-    kind = by_name.get("mountns", {}).get("via", "")
+    first = by_name.get("mountns", {"via": "", "works": False})
     found: dict[str, Feature] = {}
     for name in PURPOSES:
         answer = by_name.get(name)
@@ -112,9 +112,9 @@ def _interpret(answers: list[dict[str, Any]], facts: Facts) -> _Examined:
         else:
             reason, remedy = explain(name, answer["step"], answer["errno"], facts)
             found[name] = Feature(name, False, reason, remedy, answer["detail"])
-    if not kind:
+    if not first["via"]:
         _blame_userns(found, facts)
-    return _Examined(found, kind)
+    return _Examined(found, first["via"] if first["works"] else "")
 
 
 def _proot() -> dict[str, Any]:

@@ -96,6 +96,13 @@ _USERNS = (
     ),
     Rule(_APPARMOR.why, _APPARMOR.remedy, ("userns",), "", _REFUSED, _APPARMOR.when),
     Rule(
+        "root may map itself into a user namespace only with CAP_SETFCAP (Linux 5.12 and later), which was dropped here",
+        "run as another user than root, or start the engine's container with --cap-add SETFCAP",
+        step="write uid_map",
+        errnos=_REFUSED,
+        when=lambda facts: facts.uid == 0 and not facts.capable,
+    ),
+    Rule(
         "the kernel was built without user namespaces (CONFIG_USER_NS)",
         "run as root, or on another kernel",
         step="make a user namespace",

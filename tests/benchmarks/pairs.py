@@ -43,7 +43,8 @@ def fresh(*, quick: bool, **_: object) -> Section:
         table.rows.append(cycle_row(subject, base))
     section.parts += [
         paragraph(
-            f"""{rounds} rounds of each, in shuffled order, {PAUSE * 1000:.0f} ms of pause between any two rounds. The
+            f"""{rounds} rounds of each, in shuffled order, {PAUSE * 1000:.0f} ms of pause between any two rounds,
+            more while other programs kept the machine busy. The
             floor (`tests/benchmarks/floor.c`) does two `unshare(CLONE_NEWNET)`, one netlink datagram each and the
             operstate read-back, in one process, and no more."""
         ),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ORDINARY",
+    "PATIENCE",
     "PAUSE",
     "REPOSITORY",
     "Subject",
@@ -31,6 +32,7 @@ __all__ = [
     "interleave",
     "ordinary_python",
     "ours",
+    "rest",
     "started",
     "worker_environment",
 ]
@@ -40,6 +42,10 @@ ORDINARY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
 """What makes a command run as a user without privileges (nobody), for a harness that runs as root."""
 PAUSE = 0.02
 """Seconds between two rounds: without them the kernel's clean-up of the last is measured with the next."""
+PATIENCE = 60.0
+"""Seconds in all that one table waits for other programs to be quiet."""
+IDLE = 0.6
+"""Share of the pause that all processors together must have idled, else others were at work."""
 ROUND_LIMIT = 120.0
 
 
@@ -148,13 +154,33 @@ def interleave(subjects: Sequence[Subject], rounds: int, *, pause: float = PAUSE
     A subject with ``every`` = n takes part in each n-th round only (slow peers).
     """
     order = random.Random(seed)
+    patience = PATIENCE
     with started(subjects):
         for number in range(rounds):
             turn = [subject for subject in subjects if number % subject.every == 0]
             order.shuffle(turn)
             for subject in turn:
-                time.sleep(pause)
+                patience = rest(pause, patience)
                 subject.round()
+
+
+def rest(pause: float, patience: float) -> float:
+    """Sleep for ``pause`` seconds, and again while other programs keep the machine busy; return the patience left.
+
+    A pause of 0 is none. Who is measured does not enter into it: it is asleep as well.
+    """
+    while pause > 0:
+        before = idle()
+        time.sleep(pause)
+        if patience <= 0 or (idle() - before) / (pause * (os.cpu_count() or 1)) > IDLE:
+            break
+        patience -= pause
+    return patience
+
+
+def idle() -> float:
+    """Return the seconds that all processors together have idled since boot (proc_uptime(5))."""
+    return float(Path("/proc/uptime").read_text().split()[1])
 
 
 @cache

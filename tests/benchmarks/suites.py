@@ -14,7 +14,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from stats import Section, Table, Target, paragraph, percentile, spread
-from subjects import REPOSITORY
+from subjects import PATIENCE, REPOSITORY, rest
 
 __all__ = ["nothing_left", "plugin_off", "xdist"]
 
@@ -96,8 +96,10 @@ def plugin_off(*, quick: bool, **_: object) -> Section:
         }
         # Compiled once, as in daily use, but not into the checkout.
         environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": f"{directory}/cache"}
+        patience = PATIENCE
         for number in range(-1, rounds):
             for way in random.sample(list(ways), len(ways)):
+                patience = rest(0.02, patience)
                 figures = timed(ways[way][0], directory, environment | ways[way][1])
                 if number >= 0:
                     taken[way].append(figures)

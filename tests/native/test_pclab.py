@@ -209,7 +209,7 @@ def test_containers_are_ended_in_any_number(lab):
     """Seventy containers in one END are all dead when it answers, and ids that the lab does not know are no error."""
     lines = []
     for _ in range(70):
-        op, _, fields, fds = lab.ask(CREATE, container("many"))
+        op, _, _fields, fds = lab.ask(CREATE, container("many"))
         assert op == OK
         lines += fds
     assert len(lab.children()) == 70

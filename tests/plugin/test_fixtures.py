@@ -24,7 +24,8 @@ ISSUE = """
 def test_the_example_of_the_readme_passes(pytester, run):
     """Two named hosts, a connection over the cable, a cut, a command: the first test anybody writes."""
     pytester.makepyfile(ISSUE)
-    run("--poor-container").assert_outcomes(passed=1)
+    # A process of its own: it leaves a socket to the garbage collector, which is an error only where we test ourselves.
+    run("--poor-container", subprocess=True).assert_outcomes(passed=1)
 
 
 def test_names_default_to_a_and_b_and_come_from_the_closest_marker(pytester, run):
@@ -148,7 +149,7 @@ def test_the_factory_closes_at_the_end_what_is_still_open(pytester, run):
             assert all(os.path.exists(f"/proc/{pid}") for pid in pids)
         """,
     )
-    result = run("--poor-container", "-s", "-p", "no:randomly")
+    result = run("--poor-container", "-s")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*LEFT [[][]] 2"])
 
@@ -218,4 +219,4 @@ def test_when_the_lab_dies_one_test_fails_and_the_next_gets_a_fresh_one(pytester
         """,
     )
     result = run("--poor-container", subprocess=True)
-    assert result.parseoutcomes()["passed"] == 3
+    assert result.parseoutcomes() == {"passed": 3}

@@ -37,14 +37,15 @@ def test_hosts_first_then_their_network_then_the_test(pytester, run):
     assert "HOST c HOST d NETWORK c d" in " ".join(words)
 
 
-@pytest.mark.parametrize("hook", ["host_ready(host)", "network_ready(network)"])
-def test_a_hook_that_raises_ends_the_set_up_and_the_hosts(pytester, run, hook):
+@pytest.mark.parametrize(("hook", "made"), [("host_ready(host)", 1), ("network_ready(network)", 2)])
+def test_a_hook_that_raises_ends_the_set_up_and_the_hosts(pytester, run, hook, made):
     """The exception is the error of the set-up, and no process of the new hosts is left."""
     pytester.makeconftest(
         f"""
-        import os
+        import os, pytest
         pids = []
 
+        @pytest.hookimpl(tryfirst=True)
         def pytest_poor_container_host_ready(host):
             pids.append(host.pid)
 
@@ -56,13 +57,13 @@ def test_a_hook_that_raises_ends_the_set_up_and_the_hosts(pytester, run, hook):
             config.pluginmanager.register(Raising())
 
         def pytest_unconfigure():
-            print("LEFT", [pid for pid in pids if os.path.exists(f"/proc/{{pid}}")])
+            print("LEFT", [pid for pid in pids if os.path.exists(f"/proc/{{pid}}")], "OF", len(pids))
         """,
     )
     pytester.makepyfile("def test_pair(netns_pair): print('TEST RAN')")
     result = run("--poor-container", "-s")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*RuntimeError: the hook does not like it", "LEFT [[][]]"])
+    result.stdout.fnmatch_lines(["*RuntimeError: the hook does not like it", f"LEFT [[][]] OF {made}"])
     result.stdout.no_fnmatch_line("*TEST RAN*")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
+from pytest_poorcontainer import hookspecs
 from pytest_poorcontainer.fixtures import _gate, _marker, _options
 from pytest_poorcontainer.machine import LEVELS
 
@@ -41,6 +43,14 @@ def test_each_key_of_the_marker_has_its_row():
     level = next(row for row in ROWS if row[0] == "`level`")
     assert tuple(re.findall(r"`(\w+)`", level[1])) == LEVELS
     assert {word for word in re.findall(r"`(\w+)`", TEXT) if word.startswith("netns_")} == _gate.FIXTURES
+
+
+def test_each_hook_has_its_row():
+    """Names and arguments of the hooks are those of their specifications."""
+    rows = [row[0].strip("`") for row in ROWS if row[0].startswith("`pytest_")]
+    assert rows == [
+        f"{name}({', '.join(inspect.signature(getattr(hookspecs, name)).parameters)})" for name in hookspecs.__all__
+    ]
 
 
 def test_the_gated_fixtures_are_those_of_the_plugin():

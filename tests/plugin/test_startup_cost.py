@@ -11,6 +11,7 @@ import pytest
 HEAVY = ("asyncio", "pyroute2", "scapy", "cloudpickle", "difflib", "subprocess", "tempfile", "ctypes")
 OURS_WHEN_OFF = {
     "pytest_poorcontainer",
+    "pytest_poorcontainer.errors",
     "pytest_poorcontainer.fixtures",
     "pytest_poorcontainer.fixtures._gate",
     "pytest_poorcontainer.fixtures._options",

@@ -12,6 +12,7 @@ from pytest_poorcontainer import machine
 
 pytestmark = pytest.mark.poor_container
 
+NO_NETNS = "netns_pair does not work here: *cannot make a network namespace*user.max_[*]_namespaces*"
 TESTS = """
     import pytest
 
@@ -28,6 +29,9 @@ TESTS = """
         return netns_factory()
 
     def test_site(site): raise RuntimeError("ran")
+
+    @pytest.mark.poor_container(level="namespaces")
+    def test_level(): raise RuntimeError("ran")
 """
 
 
@@ -52,8 +56,9 @@ def test_on_skips_with_reason_and_remedy(pytester, run_without_networks):
     """Under ``on`` the skip says what does not work here and why; nothing of it is counted as "off"."""
     pytester.makepyfile(TESTS)
     result = run_without_networks("--poor-container", "-rs")
-    result.assert_outcomes(passed=1, skipped=3)
-    result.stdout.fnmatch_lines(["SKIPPED*netns_pair does not work here: *max_net_namespaces*"])
+    result.assert_outcomes(passed=1, skipped=4)
+    result.stdout.fnmatch_lines(["SKIPPED*" + NO_NETNS])
+    result.stdout.fnmatch_lines(["SKIPPED*level namespaces does not work here: *cannot make a network namespace*"])
     result.stdout.no_fnmatch_line("*because it is off*")
 
 
@@ -62,10 +67,10 @@ def test_require_fails_instead(pytester, run_without_networks, args):
     """Under ``require`` the same tests fail with the same words, and the run is not green."""
     pytester.makepyfile(TESTS)
     result = run_without_networks("--poor-container-require", *args)
-    result.assert_outcomes(passed=1, failed=1, errors=2)
+    result.assert_outcomes(passed=1, failed=1, errors=3)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        ["*poor-container is required (*), but netns_pair does not work here: *max_net_namespaces*"],
+        ["poor-container is required (*), but " + NO_NETNS],
     )
 
 

@@ -55,6 +55,7 @@ PLAN = [
     *(("ctrl-c", "-", moment) for moment in ("spawn", "steady", "teardown")),
     *(("_exit", "-", "steady"), ("timeout", "-", "steady"), ("plain", "-", "end"), ("xdist", "-", "end")),
     *(("fail-step", "-", "set-up") for _ in range(3)),
+    ("fail-step", "pytest", "set-up"),
 ]
 """One turn of all rounds: how the run ends (variant), who is killed, when. A turn is shuffled."""
 
@@ -183,6 +184,8 @@ class Run:
         if dead_owner and dead_owner != self.process.pid:
             time.sleep(SETTLE)
             one.left = self.traces.left(dead_owner)
+        if dead_owner and one.victim == "the controller":
+            self.orphaned_workers()
         try:
             one.returncode = self.process.wait(max(0.0, self.deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -193,6 +196,15 @@ class Run:
         if not one.left:
             one.left = self.traces.left()
         self.judge()
+
+    def orphaned_workers(self) -> None:
+        """Look for labs half a second after the controller's death, and wait for the workers: they may go on."""
+        self.process.wait()
+        time.sleep(SETTLE)
+        labs = [f"{found.role} {found.pid}" for found in self.traces.processes() if "pcprobe" not in found.text]
+        self.one.left = Left(labs, [], [], [])
+        while self.traces.pytest_processes() and time.monotonic() < self.deadline:
+            time.sleep(0.05)
 
     def strike(self) -> int:
         """Wait for the moment, and kill the victim. Return which pytest process has lost its life with it, or 0."""
@@ -240,6 +252,7 @@ class Run:
             one.wrong = "hung"
         elif one.victim in ("pytest", "the controller") and one.killed:
             expected = (-signal.SIGKILL, 0) if one.moment == "teardown" else (-signal.SIGKILL,)  # 0: it was over
+            expected += (FAILED,) if one.variant == "fail-step" else ()
         elif one.variant == "_exit":
             expected = (3,)
         elif one.variant == "timeout" or (one.victim in ("lab", "an init") and one.moment == "steady" and one.killed):

@@ -311,12 +311,13 @@ def test_an_interrupted_creation_leaves_nothing():
         for turn in range(60):
             box = None
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0001 * (turn + 1))
-                box = Container("struck")
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0001 * (turn + 1))
+                    box = Container("struck")
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
             except TimeoutError:
                 struck += 1
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
             if box is not None:
                 box.close()
         del box

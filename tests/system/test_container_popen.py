@@ -41,15 +41,17 @@ def alive(pid):
 
 def test_attributes_are_popens(box):
     """A process has Popen's attributes, its pid here, and its pid in the container."""
-    with box.popen(["sh", "-c", "read line; echo $$ $line"], stdin=PIPE, stdout=PIPE, text=True) as process:
+    script = "echo up; read line; echo $$ $line"
+    with box.popen(["sh", "-c", script], stdin=PIPE, stdout=PIPE, text=True) as process:
         assert isinstance(process, Process)
-        assert process.args == ["sh", "-c", "read line; echo $$ $line"]
+        assert process.args == ["sh", "-c", script]
         assert process.returncode is None
         assert process.poll() is None
         assert process.stderr is None
         assert process.universal_newlines
+        assert process.stdout.readline() == "up\n"
         assert alive(process.pid)
-        assert Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(b"sh\0-c\0read line")
+        assert Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(b"sh\0-c\0echo up")
         process.stdin.write("hello\n")
         process.stdin.flush()
         assert process.stdout.read() == f"{process.pid_inside} hello\n"
@@ -218,6 +220,30 @@ def test_closing_the_container_is_the_end_of_its_commands(box):
     assert process.end() == -signal.SIGKILL
 
 
+def test_closing_beside_other_threads_is_no_surprise():
+    """Threads that wait or start commands while the container is closed learn that it was closed, not that it died."""
+    unexpected = []
+
+    def use(container):
+        try:
+            while (code := container.popen(["sleep", "100"]).wait()) == -signal.SIGKILL:
+                pass
+            unexpected.append(code)
+        except PoorContainerError as error:
+            unexpected.extend([] if "is closed" in str(error) else [str(error)])
+
+    for turn in range(10):
+        container = Container("box")
+        threads = [threading.Thread(target=use, args=(container,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.002 * turn)
+        container.close()
+        for thread in threads:
+            thread.join()
+    assert unexpected == []
+
+
 def test_a_killed_init_is_told(box):
     """When somebody kills the container's init, commands and new requests raise LabDied, and close() works."""
     process = box.popen(["sleep", "100"])
@@ -263,6 +289,7 @@ def answer(use):
     return b"used;"
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_cannot_use_it(box):
     """In a child that a test forked, a process or container of the parent's raises; the parent's goes on working."""
     process = box.popen(["sh", "-c", "sleep 0.5; exit 5"])

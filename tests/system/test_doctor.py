@@ -280,6 +280,27 @@ def test_a_limit_of_zero_user_namespaces_is_told_as_such(reachable):
     assert "sysctl -w user.max_user_namespaces" in userns["remedy"]
 
 
+@needs_userns
+def test_a_masked_proc_is_told_as_such(reachable):
+    """Where something is mounted over a part of /proc, as engines do it, no fresh proc can be mounted in a user namespace."""
+    script = f"mount -t tmpfs masked /proc/fs; {UNSHARE} -U -r -m {reachable}/pcprobe"
+    answers = {answer["feature"]: answer for answer in map(json.loads, in_own_userns(script).stdout.splitlines())}
+    assert answers["mountns"]["works"]
+    assert not answers["fresh_proc"]["works"]
+    assert answers["fresh_proc"]["step"] == "mount a fresh proc"
+
+
+@needs_userns
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="takes root and the program setpriv")
+def test_root_without_capabilities_goes_by_a_user_namespace(reachable):
+    """Root in a pod of Kubernetes has no CAP_SYS_ADMIN: there a user namespace is what is probed, and what works."""
+    command = ["setpriv", "--bounding-set=-sys_admin,-net_admin", f"{reachable}/pcprobe"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    answers = {answer["feature"]: answer for answer in map(json.loads, said.splitlines())}
+    assert answers["netns"]["via"] == answers["overlay"]["via"] == "userns"
+    assert answers["netns"]["works"]
+
+
 def test_without_the_probe_program_the_status_is_two(place):
     """What could not be found out is told apart from what does not work."""
     done = place.doctor(POOR_CONTAINER_NATIVE="/dev/null/nowhere")

@@ -1,6 +1,7 @@
 """From the probe program's lines to features, fixtures and levels."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -190,3 +191,17 @@ def test_a_missing_program_is_an_error_that_says_how_to_build_it(program):
     """Without the compiled program the error names the way to get it."""
     with pytest.raises(PoorContainerError, match="make build"):
         machine.features()
+
+
+def test_the_page_about_levels_says_what_the_code_says():
+    """docs/levels.md names the needs of every level, and calls no level built that is not."""
+    page = (Path(__file__).parents[2] / "docs/levels.md").read_text()
+    for name, needed in levels._NEEDS.items():
+        assert f"| `{name}` | {', '.join(needed).replace('|', ' or ')} |\n" in page
+    rows = [line for line in page.partition("## What each")[0].splitlines() if line.startswith("| `")]
+    for row in rows:
+        name = row.split("`")[1]
+        assert ("not built" in row) == (name not in levels.BUILT)
+    assert {row.split("`")[1] for row in rows} == set(machine.LEVELS)
+    for need in set(FIXTURE_NEEDS["netns_pair"]) - set(CONTAINER_NEEDS):
+        assert need in page

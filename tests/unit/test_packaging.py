@@ -144,7 +144,7 @@ def test_refused_c_code_names_the_program(tmp_path):
 
 
 def test_make_and_pip_compile_alike(tmp_path, fake_compiler):
-    """``make -C preload`` and the wheel's build hook hand the same words to the compiler, but for -Werror."""
+    """``make -C preload`` and the wheel's build hook hand the same words to the compiler, but for -g and -Werror."""
     compiler, log = fake_compiler
     subprocess.run(["make", "-s", "-C", PRELOAD, f"OUT={tmp_path / 'out'}", f"CC={compiler}"], check=True)
     by_make = compilations(log)
@@ -155,7 +155,7 @@ def test_make_and_pip_compile_alike(tmp_path, fake_compiler):
         [{word for word in words if not names.match(word)} for words in run] for run in (by_make, compilations(log))
     ]
     assert len(by_make) == 2
-    assert strip[0] == [words | {"-Werror"} for words in strip[1]]
+    assert strip[0] == [words | {"-g", "-Werror"} for words in strip[1]]
     assert all({"-fvisibility=hidden", "-static"} <= words for words in strip[1])
     assert all("-Werror" not in words for words in strip[1])
 

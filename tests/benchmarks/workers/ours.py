@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer import Network
+from pytest_poorcontainer.container.lab import Lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +72,8 @@ def teardown(commands: str) -> Figures:
     """Close a pair in which ``commands`` commands run: microseconds, and how many processes live on when it returns."""
     net = network()
     pair = net.pair("primary", "replica")
-    running = [pair[number % 2].popen(["sleep", "1000"]) for number in range(int(commands))]
+    hosts = itertools.cycle(pair)
+    running = [next(hosts).popen(["sleep", "1000"]) for _ in range(int(commands))]
     time.sleep(0.01)  # each command is in its sleep, not on its way there
     watched = [os.pidfd_open(pid) for host in pair for pid in descendants(host.pid)]
     if len(watched) < 2 + len(running):
@@ -96,7 +99,7 @@ class Runs:
         for offset in range(0, len(self.heap), 4096):
             self.heap[offset] = 1
         self.network = network()
-        self.host = self.network.pair("primary", "replica")[0]
+        self.host = self.network.pair("primary", "replica").a
 
     def __call__(self, _: str) -> Figures:
         """Run each of the four once."""
@@ -116,39 +119,20 @@ class Runs:
         return figures
 
 
-def meminfo() -> dict[str, int]:
-    """Return /proc/meminfo in bytes."""
-    fields = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    return {name.rstrip(":"): int(value) * KIB for name, value, *_ in fields}
+class Held:
+    """Pairs alive at once, for somebody else to measure: the first line makes one, the second ``count``."""
 
+    def __init__(self, count: str) -> None:
+        """Make nothing yet."""
+        self.networks: list[Network] = []
+        self.count = int(count)
 
-def memory(count: str) -> Figures:
-    """Return the bytes that ``count`` pairs take, alive at once: the processes' own share and the kernel's part."""
-    parts = ("Slab", "KernelStack", "PageTables", "Percpu", "Shmem", "VmallocUsed")
-    with network() as warm:
-        warm.pair("warm", "up")
-        gc.collect()
-        before = meminfo()
-        with network() as net:
-            pairs = [net.pair(f"a{number}", f"b{number}") for number in range(int(count))]
-            time.sleep(1)
-            after = meminfo()
-            pids = [host.pid for pair in pairs for host in pair]
-            figures: Figures = {part: after[part] - before[part] for part in parts}
-            figures["MemAvailable"] = before["MemAvailable"] - after["MemAvailable"]
-            figures["Pss"] = figures["Rss"] = 0
-            for pid in pids:
-                figures["Pss"] += rollup(pid, "Pss")
-                figures["Rss"] += rollup(pid, "Rss")
-            return {key: value / len(pids) for key, value in figures.items()}
-
-
-def rollup(pid: int, key: str) -> int:
-    """Return a sum of /proc/PID/smaps_rollup in bytes (proc_pid_smaps(5))."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * KIB
-    return 0
+    def __call__(self, _: str) -> Figures:
+        """Return the pids of the hosts' inits."""
+        net = network()
+        pairs = [net.pair(f"a{number}", f"b{number}") for number in range(self.count if self.networks else 1)]
+        self.networks.append(net)
+        return {"pids": [host.pid for pair in pairs for host in pair]}
 
 
 def census(_: str) -> Figures:
@@ -159,20 +143,14 @@ def census(_: str) -> Figures:
         "fds": len(list(Path("/proc/self/fd").iterdir())) - 1,
         "processes": sum(entry.name.isdigit() for entry in Path("/proc").iterdir()),
         "rss": int(fields["VmRSS"].split()[0]) * KIB,
-        "slab": meminfo()["Slab"],
-        "lab": lab_census(),
+        "lab": lab_memory(),
     }
 
 
-def lab_census() -> int:
-    """Return the bytes of memory of our lab's own processes, found by their executable."""
-    total = 0
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if (entry / "exe").readlink().name == "pclab":
-                    total += rollup(int(entry.name), "Rss")
-    return total
+def lab_memory() -> int:
+    """Return the bytes of memory that our lab has resident (proc_pid_status(5))."""
+    status = Path(f"/proc/{Lab.current(BASETEMP, ROOTDIR).pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * KIB for line in status if line.startswith("VmRSS:"))
 
 
 def answer(task: Callable[[str], Figures], line: str, argument: str) -> Figures:
@@ -183,8 +161,9 @@ def answer(task: Callable[[str], Figures], line: str, argument: str) -> Figures:
 def main() -> None:
     """Answer line after line until there are no more."""
     name, argument = sys.argv[1], (sys.argv[2:] or [""])[0]
-    tasks: dict[str, Callable[[str], Figures]] = {"fresh": fresh, "teardown": teardown, "memory": memory}
-    task = Runs(argument) if name == "run" else tasks[name]
+    tasks: dict[str, Callable[[str], Figures]] = {"fresh": fresh, "teardown": teardown}
+    makers: dict[str, Callable[[str], Callable[[str], Figures]]] = {"run": Runs, "hold": Held}
+    task = makers[name](argument) if name in makers else tasks[name]
     gc.collect()
     gc.freeze()
     try:
