@@ -20,9 +20,10 @@
 
 enum { AT_ONCE = 2, SETUP_PATIENCE_MS = 15000, FREE_PATIENCE_MS = 8000, FREE_PAUSE_MS = 4 };
 
-/* What a container's first process tells the lab when its set-up has come to an end. The
-   pointers in the failure are to our common program text, so they mean the same to both. */
-enum { READY = 'R', FAILED = 'F' };
+/* What a container's first process tells the lab: that its network can be wired, that its
+   root stands, or what failed. The pointers in the failure are to our common program
+   text, so they mean the same to both. */
+enum { NETWORK_READY = 'N', ROOT_READY = 'R', FAILED = 'F' };
 
 struct request {
     struct container_spec spec[AT_ONCE];
@@ -115,8 +116,8 @@ static int fail_limit(struct pc_failure *failure, const char *step, const char *
     return pc_fail_as(failure, step, object, errno, errno == ENOSPC ? "a limit on namespaces is reached: see sysctl user.max_net_namespaces and its kin" : NULL);
 }
 
-/* Gives this process a network of its own; *netlink becomes a socket of it. */
-static int enter_network(const struct container_spec *spec, int *netlink, struct steps *steps)
+/* Gives this process a network of its own, and the lab a netlink socket in it. */
+static int enter_network(int lab, const struct container_spec *spec, struct steps *steps)
 {
     const int64_t deadline = pc_now_us() + FREE_PATIENCE_MS * 1000;
     if (spec->host_network)
@@ -133,8 +134,14 @@ static int enter_network(const struct container_spec *spec, int *netlink, struct
         return pc_fail(steps->failure, "switch off address detection for", spec->name);
     if (!step_begins(steps, "open a netlink socket in", spec->name))
         return -1;
-    *netlink = nl_open();
-    return *netlink < 0 ? pc_fail(steps->failure, "open a netlink socket in", spec->name) : 0;
+    CLEANUP_FD int netlink = nl_open();
+    if (netlink < 0)
+        return pc_fail(steps->failure, "open a netlink socket in", spec->name);
+    if (!step_begins(steps, "bring up", "lo") || link_loopback(netlink, steps->failure) < 0)
+        return -1;
+    struct pc_out out;
+    pc_begin(&out, NETWORK_READY, 0);
+    return pc_send(lab, &out, &netlink, 1, 0) < 0 ? pc_fail(steps->failure, "hand over the network of", spec->name) : 0;
 }
 
 /* Closes everything that came with the lab's memory but what this container needs. */
@@ -155,20 +162,17 @@ static _Noreturn void set_up(const struct template *template, const struct lab_o
     struct pc_failure failure = { 0 };
     struct steps steps = { .fail_at = options->fail_step, .failure = &failure };
     struct pc_out out;
-    int netlink = -1;
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* a belt to the braces of the lifelines */
     close_others(agent, lab);
     setsid();
-    if (enter_network(spec, &netlink, &steps) < 0 || root_build(template, spec, &steps) < 0) {
+    if (enter_network(lab, spec, &steps) < 0 || root_build(template, spec, &steps) < 0) {
         pc_begin(&out, FAILED, 0);
         pc_put(&out, 0, &failure, sizeof failure);
         pc_send(lab, &out, NULL, 0, 0);
         _exit(1);
     }
-    pc_begin(&out, READY, 0);
-    if (pc_send(lab, &out, &netlink, netlink >= 0, 0) < 0)
-        _exit(1);
-    close(netlink);
+    pc_begin(&out, ROOT_READY, 0);
+    pc_send(lab, &out, NULL, 0, 0);
     init_run(agent, lab, options->rootless ? options->ids : 0);
 }
 
@@ -204,8 +208,8 @@ static int start(const struct template *template, const struct lab_options *opti
     return fail_limit(failure, "make the namespaces of", request->spec[i].name);
 }
 
-/* Waits until container i is set up; takes the netlink socket that comes with the news. */
-static int await(struct request *request, int i, struct pc_failure *failure)
+/* Waits until container i tells of `kind`; takes the netlink socket that comes with it. */
+static int await(struct request *request, int i, int kind, int patience_ms, struct pc_failure *failure)
 {
     struct container *container = request->container[i];
     struct pollfd polls[LIFELINE_FDS + 1];
@@ -213,7 +217,7 @@ static int await(struct request *request, int i, struct pc_failure *failure)
     polls[LIFELINE_FDS] = (struct pollfd){ .fd = container->status, .events = POLLIN };
     int ready;
     do
-        ready = poll(polls, LIFELINE_FDS + 1, SETUP_PATIENCE_MS);
+        ready = poll(polls, LIFELINE_FDS + 1, patience_ms);
     while (ready < 0 && errno == EINTR);
     if (ready > 0 && lifeline_cut(polls))
         _exit(0);
@@ -227,36 +231,48 @@ static int await(struct request *request, int i, struct pc_failure *failure)
     const char *value = pc_next(&cursor);
     if (in.header.op == FAILED && value)
         memcpy(failure, value, sizeof *failure);
-    if (in.header.op == READY && in.fd_count == 1) {
+    if (in.header.op == NETWORK_READY && in.fd_count == 1) {
         container->netlink = request->spec[i].end.netlink = in.fds[0];
         in.fds[0] = -1;
     }
     pc_release(&in);
-    return in.header.op == READY ? 0 : -1;
+    return in.header.op == kind ? 0 : -1;
+}
+
+static int wire(int fabric, struct request *request, struct pc_failure *failure)
+{
+    struct link_end end[LINK_ENDS] = { request->spec[0].end, request->spec[1].end };
+    if (link_wire(fabric, request->link, end, failure) == 0)
+        return 0;
+    /* A host that failed while it was being wired knows the cause; we have the effect. */
+    const struct pc_failure effect = *failure;
+    for (int i = 0; i < LINK_ENDS; i++)
+        if (await(request, i, FAILED, 0, failure) == 0)
+            return -1;
+    *failure = effect;
+    return -1;
 }
 
 static int build(const struct template *template, const struct lab_options *options, int fabric, struct request *request, struct pc_failure *failure)
 {
-    /* Both at once, and the cable when they are done: while they work the processors are
-       theirs, and while the lab wires (which now and then waits for the kernel's own
-       threads) they are its. To overlap the two was measured to be slower. */
+    /* Both at once; each builds its root while the lab wires their networks. */
     for (int i = 0; i < request->count; i++)
         if (start(template, options, request, i, failure) < 0)
             return -1;
     for (int i = 0; i < request->count; i++) {
-        if (await(request, i, failure) < 0)
+        if (!request->spec[i].host_network && await(request, i, NETWORK_READY, SETUP_PATIENCE_MS, failure) < 0)
             return -1;
         request->spec[i].end.pid = request->container[i]->pid;
         request->container[i]->link = request->link;
         request->container[i]->which = i;
         request->container[i]->end = request->spec[i].end;
-        if (!request->has_link && !request->spec[i].host_network && link_loopback(request->container[i]->netlink, failure) < 0)
-            return -1;
     }
-    if (!request->has_link)
-        return 0;
-    struct link_end end[LINK_ENDS] = { request->spec[0].end, request->spec[1].end };
-    return link_wire(fabric, request->link, end, failure);
+    if (request->has_link && wire(fabric, request, failure) < 0)
+        return -1;
+    for (int i = 0; i < request->count; i++)
+        if (await(request, i, ROOT_READY, SETUP_PATIENCE_MS, failure) < 0)
+            return -1;
+    return 0;
 }
 
 static int answer(struct request *request, uint32_t number)

@@ -19,7 +19,7 @@
 #include "../common/sys.h"
 #include "netlink.h"
 
-enum { WAIT_TRIES = 4000, OPERSTATE_PAUSE_US = 500, ROUTE_PAUSE_US = 20, MTU = 1500 };
+enum { WAIT_TRIES = 4000, OPERSTATE_PAUSE_US = 500, ROUTE_EAGER_TRIES = 20, ROUTE_PAUSE_US = 50, MTU = 1500 };
 
 uint32_t link_plug_index(uint32_t link, int end)
 {
@@ -191,17 +191,16 @@ static int configure_host(struct link_end *end, struct pc_failure *failure)
     struct nl_batch batch;
     const uint32_t index = LINK_HOST_INDEX;
     nl_begin(&batch);
-    put_link(&batch, RTM_NEWLINK, 0, 1, IFF_UP);
     put_link(&batch, RTM_NEWLINK, 0, index, IFF_UP);
     put_address(&batch, AF_INET, end->ip4, sizeof end->ip4, end->prefix4);
     if (end->prefix6)
         put_address(&batch, AF_INET6, end->ip6, sizeof end->ip6, end->prefix6);
     put_query(&batch, index);
-    static const char *const steps[] = { "bring up lo beside", "bring up", "give an IPv4 address to", "give an IPv6 address to" };
+    static const char *const steps[] = { "bring up", "give an IPv4 address to", "give an IPv6 address to" };
     int failed = send_until_up(end->netlink, &batch, &index, 1);
     if (failed < 0)
         return 0;
-    return pc_fail(failure, errno == ETIMEDOUT || failed > 3 ? "wait for" : steps[failed], end->name);
+    return pc_fail(failure, errno == ETIMEDOUT || failed > 2 ? "wait for" : steps[failed], end->name);
 }
 
 static void see_route_type(const struct nlmsghdr *message, void *context)
@@ -227,7 +226,8 @@ static int wait_for_own_route(const struct link_end *end)
             return -1;
         if (type == RTN_LOCAL)
             return 0;
-        nanosleep(&(struct timespec){ .tv_nsec = ROUTE_PAUSE_US * 1000 }, NULL);
+        if (tries > ROUTE_EAGER_TRIES)
+            nanosleep(&(struct timespec){ .tv_nsec = ROUTE_PAUSE_US * 1000 }, NULL);
     }
     errno = ETIMEDOUT;
     return -1;

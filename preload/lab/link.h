@@ -30,7 +30,7 @@ int link_fabric(int fabric, struct pc_failure *failure);
 /* Creates link number `link` and returns when both ends are usable: 0, or -1. */
 int link_wire(int fabric, uint32_t link, struct link_end end[LINK_ENDS], struct pc_failure *failure);
 
-/* Brings lo up in a namespace that gets no link. */
+/* Brings lo up, in whatever namespace the socket belongs to. */
 int link_loopback(int netlink, struct pc_failure *failure);
 
 /* Lets frames that end `from` sends pass, or not. Both are idempotent. */

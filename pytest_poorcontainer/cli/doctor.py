@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+__all__ = ["DESCRIPTION", "EPILOG", "FAILURE", "HELP", "NAME", "add_arguments", "execute"]
+
 NAME = "doctor"
 HELP = "show what works on this machine, why not, and what to do about it"
 DESCRIPTION = "Tries every feature that containers are made of, in child processes, and leaves nothing behind."

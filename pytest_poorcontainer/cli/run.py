@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+__all__ = ["DESCRIPTION", "EPILOG", "FAILURE", "HELP", "NAME", "add_arguments", "execute"]
+
 NAME = "run"
 HELP = "run a command in a fresh container"
 DESCRIPTION = (

@@ -96,7 +96,7 @@ _USERNS = (
     ),
     Rule(_APPARMOR.why, _APPARMOR.remedy, ("userns",), "", _REFUSED, _APPARMOR.when),
     Rule(
-        "root may map itself into a user namespace only with CAP_SETFCAP (Linux 5.12 and later), which was dropped here",
+        "root may map itself into a user namespace only with CAP_SETFCAP (Linux 5.12 and later), which was dropped",
         "run as another user than root, or start the engine's container with --cap-add SETFCAP",
         step="write uid_map",
         errnos=_REFUSED,

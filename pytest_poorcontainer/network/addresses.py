@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,9 @@ __all__ = ["Addresses", "has_ipv6", "hosts_text"]
 _SUBNETS = 0xFFFF  # of 10.0.0.0/8, a /24 each; after as many links they begin again
 _IP4_PREFIX = 24
 _IP6_PREFIX = 64
-_IP6_BASE = int(ipaddress.IPv6Address("fd70:6f6f:7263::"))  # RFC 4193, a locally assigned prefix
+_IP6_BASE = "fd70:6f6f:7263"  # RFC 4193, a locally assigned prefix
+
+# Text and bytes are made by hand: the ipaddress module would take as long as the kernel takes for an address.
 
 
 @functools.lru_cache(maxsize=1)
@@ -23,35 +24,44 @@ def has_ipv6() -> bool:
 
 @dataclass(frozen=True)
 class Addresses:
-    """What one end of a link is called: ``ip``, ``ip6`` ("" without IPv6) and ``mac`` as text."""
+    """What one end of a link is called: ``end`` 0 or 1 of the ``subnet`` that is its own."""
 
-    ip: str
-    ip6: str
-    mac: str
+    subnet: int
+    end: int
 
     @classmethod
     def of(cls, link: int, end: int) -> Addresses:
         """Return the addresses of end 0 or 1 of link number ``link``: 10.x.y.1 and .2, and an IPv6 pair beside it."""
-        subnet = (link - 1) % _SUBNETS + 1
-        high, low = divmod(subnet, 256)
-        ip6 = str(ipaddress.IPv6Address(_IP6_BASE | subnet << 64 | end + 1)) if has_ipv6() else ""
-        return cls(f"10.{high}.{low}.{end + 1}", ip6, f"02:00:0a:{high:02x}:{low:02x}:{end + 1:02x}")
+        return cls((link - 1) % _SUBNETS + 1, end)
+
+    @property
+    def ip(self) -> str:
+        """The IPv4 address."""
+        return f"10.{self.subnet >> 8}.{self.subnet & 255}.{self.end + 1}"
+
+    @property
+    def ip6(self) -> str:
+        """The IPv6 address, "" on a machine without."""
+        return f"{_IP6_BASE}:{self.subnet:x}::{self.end + 1}" if has_ipv6() else ""
 
     def packed_ip(self) -> bytes:
         """Return the IPv4 address and its prefix length as the lab takes them."""
-        return ipaddress.IPv4Address(self.ip).packed + bytes([_IP4_PREFIX])
+        return bytes((10, self.subnet >> 8, self.subnet & 255, self.end + 1, _IP4_PREFIX))
 
     def packed_ip6(self) -> bytes:
         """Return the IPv6 address and its prefix length as the lab takes them, b"" without one."""
-        return ipaddress.IPv6Address(self.ip6).packed + bytes([_IP6_PREFIX]) if self.ip6 else b""
+        if not has_ipv6():
+            return b""
+        network = bytes.fromhex(_IP6_BASE.replace(":", "")) + self.subnet.to_bytes(2, "big")
+        return network + bytes(7) + bytes((self.end + 1, _IP6_PREFIX))
 
     def packed_mac(self) -> bytes:
-        """Return the six bytes of the Ethernet address."""
-        return bytes.fromhex(self.mac.replace(":", ""))
+        """Return the six bytes of the Ethernet address, a locally administered one."""
+        return bytes((2, 0, 10, self.subnet >> 8, self.subnet & 255, self.end + 1))
 
     def all(self) -> list[str]:
         """Return the addresses of both families, IPv4 first."""
-        return [self.ip, self.ip6] if self.ip6 else [self.ip]
+        return [self.ip, self.ip6] if has_ipv6() else [self.ip]
 
 
 def hosts_text(named: dict[str, Addresses]) -> str:

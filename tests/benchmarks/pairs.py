@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -179,19 +180,20 @@ def stalled(subject: Subject) -> int:
 def stalls(*, quick: bool, **_: object) -> Section:
     """Count the first connects that stall, with no pause between pairs."""
     rounds = 300 if quick else 5000
-    subject = ours("fresh")
-    interleave([subject], rounds, pause=0)
     section = Section("stalls", "Stalled first connects")
-    section.targets.append(Target(f"first connects of more than 0.5 s, of {len(subject.rounds)}", stalled(subject), 0))
-    section.targets.append(Target("rounds that failed", rounds - len(subject.rounds), 0))
-    median, low, high = (value / 1e3 for value in spread(subject.figures("connect")))
-    worst = max(subject.figures("connect"), default=float("nan")) / 1e3
-    section.parts.append(
-        paragraph(
-            f"""Each of {rounds} fresh pairs is connected to as soon as it is there, without pause: median {median:.2f}
-            ms (p10 {low:.2f}, p90 {high:.2f}), the longest {worst:.1f} ms. {subject.missing}"""
+    table = Table(("first connect by", "pairs", "median ms", "p10", "p90", "longest", "stalled"))
+    for family, name in (("", "IPv4"), ("6", "IPv6")):
+        subject = ours("fresh", family, name=name)
+        interleave([subject], rounds, pause=0)
+        connects = subject.figures("connect")
+        figures = [value / 1e3 for value in (*spread(connects), max(connects, default=math.nan))]
+        table.rows.append([name, len(connects), *figures, stalled(subject)])
+        what = f"{name}: first connects of more than 0.5 s, of {len(connects)}"
+        section.targets.append(Target(what, stalled(subject), 0))
+        section.targets.append(
+            Target(f"{name}: rounds that failed {subject.missing}".strip(), rounds - len(connects), 0)
         )
-    )
+    section.parts += ["Each pair is connected to as soon as it is there, without pause between pairs.", table]
     return section
 
 

@@ -88,19 +88,16 @@ class Traces:
     def _processes(self, owner: int | None) -> Iterator[Found]:
         programs = f"{self.directory}/native-{'' if owner is None else f'{owner}/'}"
         word = self.word + ("" if owner is None else f"{owner}x")
-        for entry in os.scandir("/proc"):
-            if not entry.name.isdigit():
-                continue
+        for process in _all_processes():
             with contextlib.suppress(OSError):
-                program, arguments = _executable(entry.path), Path(entry.path, "cmdline").read_bytes()
+                program, arguments = _executable(process), Path(process, "cmdline").read_bytes()
                 ours = program.startswith(programs) or arguments.startswith(programs.encode())
                 if not ours and word.encode() not in arguments:
                     continue
-                found = Found(
-                    int(entry.name), _role(entry.path) if ours else "command", _describe(entry.path, arguments)
-                )
+                role = _role(process) if ours else "command"
+                found = Found(int(process.rpartition("/")[2]), role, _describe(process, arguments))
                 if found.text:
-                    self._note(entry.path)
+                    self._note(process)
                     yield found
 
     def _note(self, process: str) -> None:
@@ -116,10 +113,10 @@ class Traces:
         """Return the Pythons of the run: pytest, its workers, and what they forked without exec."""
         mark = f"NOTHING_LEFT={self.directory}".encode()
         found = []
-        for entry in os.scandir("/proc"):
+        for process in _all_processes():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
+                if mark in Path(process, "environ").read_bytes().split(b"\0"):
+                    found.append(int(process.rpartition("/")[2]))
         return found
 
     def namespaces(self) -> list[str]:
@@ -174,7 +171,11 @@ def handles_work() -> bool:
 def _entries() -> Iterator[str]:
     for place in PLACES:
         with contextlib.suppress(OSError):
-            yield from (entry.path for entry in os.scandir(place))
+            yield from map(str, place.iterdir())
+
+
+def _all_processes() -> list[str]:
+    return [f"/proc/{name}" for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names, not paths
 
 
 def _executable(process: str) -> str:
@@ -194,12 +195,11 @@ def _describe(process: str, arguments: bytes) -> str:
 
 def _waiting_for_init() -> bool:
     """Return whether a dead lab of anybody's waits to be reaped (its parent ended, as it should)."""
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                name, state = Path(entry.path, "stat").read_text().partition("(")[2].rsplit(")", 1)
-                if name == "pclab" and state.split()[0] == "Z":
-                    return True
+    for process in _all_processes():
+        with contextlib.suppress(OSError):
+            name, state = Path(process, "stat").read_text().partition("(")[2].rsplit(")", 1)
+            if name == "pclab" and state.split()[0] == "Z":
+                return True
     return False
 
 

@@ -282,7 +282,7 @@ def test_a_limit_of_zero_user_namespaces_is_told_as_such(reachable):
 
 @needs_userns
 def test_a_masked_proc_is_told_as_such(reachable):
-    """Where something is mounted over a part of /proc, as engines do it, no fresh proc can be mounted in a user namespace."""
+    """Where something covers a part of /proc, as engines do it, no fresh proc can be mounted in a user namespace."""
     script = f"mount -t tmpfs masked /proc/fs; {UNSHARE} -U -r -m {reachable}/pcprobe"
     answers = {answer["feature"]: answer for answer in map(json.loads, in_own_userns(script).stdout.splitlines())}
     assert answers["mountns"]["works"]

@@ -37,14 +37,18 @@ def network() -> Network:
     return Network(basetemp=BASETEMP, rootdir=ROOTDIR)
 
 
-def fresh(_: str) -> Figures:
-    """From asking for a pair until a first TCP connect has succeeded, and its teardown; all in microseconds."""
+def fresh(family: str) -> Figures:
+    """From asking for a pair until a first TCP connect has succeeded, and its teardown; all in microseconds.
+
+    ``family`` is "" for IPv4 or "6".
+    """
     start = time.perf_counter_ns()
     net = network()
     primary, replica = net.pair("primary", "replica")
     ready = time.perf_counter_ns()
-    server = primary.listen((primary.ip, PORT))
-    client = replica.connect((primary.ip, PORT), timeout=30)
+    address = primary.ip6 if family else primary.ip
+    server = primary.listen((address, PORT))
+    client = replica.connect((address, PORT), timeout=30)
     connected = time.perf_counter_ns()
     client.close()
     server.close()
