@@ -18,6 +18,7 @@ struct container_spec {
     const char *hosts; /* the text of /etc/hosts */
     size_t hosts_length;
     int host_network; /* share the machine's network instead of having one */
+    int network_last; /* build the directories first, then the network */
     struct link_end end;
 };
 
@@ -30,8 +31,12 @@ struct steps {
 /* Whether the next step may be done; records a made-up EIO when it is the one to fail. */
 int step_begins(struct steps *steps, const char *step, const char *object);
 
-/* Builds the container's root in this process's own mount namespace, and enters it. */
+/* Builds the container's root in this process's own mount namespace; afterwards nothing of
+   the lab's own directories can be seen. */
 int root_build(const struct template *template, const struct container_spec *spec, struct steps *steps);
+
+/* The last piece: /sys, which shows the network namespace of who mounts it. */
+int root_show_network(const struct container_spec *spec, struct steps *steps);
 
 /* The rest of the life of a container's first process: it never returns. `agent` is the
    socket to pytest, `lab` the one to the lab, whose end of file is a lifeline too. */

@@ -20,10 +20,9 @@
 
 enum { AT_ONCE = 2, SETUP_PATIENCE_MS = 15000, FREE_PATIENCE_MS = 8000, FREE_PAUSE_MS = 4 };
 
-/* What a container's first process tells the lab: that its network can be wired, that its
-   root stands, or what failed. The pointers in the failure are to our common program
-   text, so they mean the same to both. */
-enum { NETWORK_READY = 'N', ROOT_READY = 'R', FAILED = 'F' };
+/* What a container's first process tells the lab when its set-up has come to an end. The
+   pointers in the failure are to our common program text, so they mean the same to both. */
+enum { READY = 'R', FAILED = 'F' };
 
 struct request {
     struct container_spec spec[AT_ONCE];
@@ -116,8 +115,21 @@ static int fail_limit(struct pc_failure *failure, const char *step, const char *
     return pc_fail_as(failure, step, object, errno, errno == ENOSPC ? "a limit on namespaces is reached: see sysctl user.max_net_namespaces and its kin" : NULL);
 }
 
-/* Gives this process a network of its own, and the lab a netlink socket in it. */
-static int enter_network(int lab, const struct container_spec *spec, struct steps *steps)
+/* Leaves this process with every namespace of its own but the network's. Not done by the
+   clone, since the lab would wait for it: so both hosts do it side by side. */
+static int leave_namespaces(const struct container_spec *spec, struct steps *steps)
+{
+    const int64_t deadline = pc_now_us() + FREE_PATIENCE_MS * 1000;
+    if (!step_begins(steps, "make the namespaces of", spec->name))
+        return -1;
+    while (unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP) < 0)
+        if (!wait_for_freed(deadline))
+            return fail_limit(steps->failure, "make the namespaces of", spec->name);
+    return 0;
+}
+
+/* Gives this process a network of its own; *netlink becomes a socket of it. */
+static int enter_network(int *netlink, const struct container_spec *spec, struct steps *steps)
 {
     const int64_t deadline = pc_now_us() + FREE_PATIENCE_MS * 1000;
     if (spec->host_network)
@@ -129,19 +141,14 @@ static int enter_network(int lab, const struct container_spec *spec, struct step
             return fail_limit(steps->failure, "make a network namespace for", spec->name);
     if (!step_begins(steps, "switch off address detection for", spec->name))
         return -1;
-    /* The machine's own proc shows the network of who looks. Without IPv6 there is no file. */
-    if (pc_write_file(AT_FDCWD, MACHINE_PROC "/sys/net/ipv6/conf/default/accept_dad", "0", 1) < 0 && errno != ENOENT && errno != EROFS && errno != EACCES)
+    /* Either proc shows the network of who looks. Without IPv6 there is no file. */
+    const char *setting = spec->network_last ? "/proc/sys/net/ipv6/conf/default/accept_dad" : MACHINE_PROC "/sys/net/ipv6/conf/default/accept_dad";
+    if (pc_write_file(AT_FDCWD, setting, "0", 1) < 0 && errno != ENOENT && errno != EROFS && errno != EACCES)
         return pc_fail(steps->failure, "switch off address detection for", spec->name);
     if (!step_begins(steps, "open a netlink socket in", spec->name))
         return -1;
-    CLEANUP_FD int netlink = nl_open();
-    if (netlink < 0)
-        return pc_fail(steps->failure, "open a netlink socket in", spec->name);
-    if (!step_begins(steps, "bring up", "lo") || link_loopback(netlink, steps->failure) < 0)
-        return -1;
-    struct pc_out out;
-    pc_begin(&out, NETWORK_READY, 0);
-    return pc_send(lab, &out, &netlink, 1, 0) < 0 ? pc_fail(steps->failure, "hand over the network of", spec->name) : 0;
+    *netlink = nl_open();
+    return *netlink < 0 ? pc_fail(steps->failure, "open a netlink socket in", spec->name) : 0;
 }
 
 /* Closes everything that came with the lab's memory but what this container needs. */
@@ -165,20 +172,29 @@ static _Noreturn void set_up(const struct template *template, const struct lab_o
     prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* a belt to the braces of the lifelines */
     close_others(agent, lab);
     setsid();
-    if (enter_network(lab, spec, &steps) < 0 || root_build(template, spec, &steps) < 0) {
+    /* The kernel makes one network namespace at a time, so the second host of a pair builds
+       its root first and comes to it when the first has its own. */
+    int failed = 0, netlink = -1;
+    if (!spec->network_last)
+        failed = enter_network(&netlink, spec, &steps) < 0;
+    failed = failed || leave_namespaces(spec, &steps) < 0 || root_build(template, spec, &steps) < 0;
+    if (spec->network_last)
+        failed = failed || enter_network(&netlink, spec, &steps) < 0;
+    if (failed || root_show_network(spec, &steps) < 0) {
         pc_begin(&out, FAILED, 0);
         pc_put(&out, 0, &failure, sizeof failure);
         pc_send(lab, &out, NULL, 0, 0);
         _exit(1);
     }
-    pc_begin(&out, ROOT_READY, 0);
-    pc_send(lab, &out, NULL, 0, 0);
+    pc_begin(&out, READY, 0);
+    pc_send(lab, &out, &netlink, netlink >= 0, 0);
+    if (netlink >= 0)
+        close(netlink);
     init_run(agent, lab, options->rootless ? options->ids : 0);
 }
 
 static int start(const struct template *template, const struct lab_options *options, struct request *request, int i, struct pc_failure *failure)
 {
-    const uint64_t flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP;
     const int64_t deadline = pc_now_us() + FREE_PATIENCE_MS * 1000;
     int agent[2], status[2];
     struct container *container = registry_add();
@@ -194,7 +210,7 @@ static int start(const struct template *template, const struct lab_options *opti
     }
     request->agent[i] = agent[0];
     do
-        container->pid = pc_clone(flags, &container->pidfd);
+        container->pid = pc_clone(CLONE_NEWPID, &container->pidfd);
     while (container->pid < 0 && wait_for_freed(deadline));
     if (container->pid == 0)
         set_up(template, options, &request->spec[i], agent[1], status[1]);
@@ -208,8 +224,8 @@ static int start(const struct template *template, const struct lab_options *opti
     return fail_limit(failure, "make the namespaces of", request->spec[i].name);
 }
 
-/* Waits until container i tells of `kind`; takes the netlink socket that comes with it. */
-static int await(struct request *request, int i, int kind, int patience_ms, struct pc_failure *failure)
+/* Waits until container i is set up; takes the netlink socket that comes with the news. */
+static int await(struct request *request, int i, struct pc_failure *failure)
 {
     struct container *container = request->container[i];
     struct pollfd polls[LIFELINE_FDS + 1];
@@ -217,7 +233,7 @@ static int await(struct request *request, int i, int kind, int patience_ms, stru
     polls[LIFELINE_FDS] = (struct pollfd){ .fd = container->status, .events = POLLIN };
     int ready;
     do
-        ready = poll(polls, LIFELINE_FDS + 1, patience_ms);
+        ready = poll(polls, LIFELINE_FDS + 1, SETUP_PATIENCE_MS);
     while (ready < 0 && errno == EINTR);
     if (ready > 0 && lifeline_cut(polls))
         _exit(0);
@@ -231,48 +247,39 @@ static int await(struct request *request, int i, int kind, int patience_ms, stru
     const char *value = pc_next(&cursor);
     if (in.header.op == FAILED && value)
         memcpy(failure, value, sizeof *failure);
-    if (in.header.op == NETWORK_READY && in.fd_count == 1) {
-        container->netlink = request->spec[i].end.netlink = in.fds[0];
+    if (in.fd_count == 1) {
+        container->netlink = in.fds[0];
         in.fds[0] = -1;
     }
     pc_release(&in);
-    return in.header.op == kind ? 0 : -1;
+    return in.header.op == READY ? 0 : -1;
 }
 
-static int wire(int fabric, struct request *request, struct pc_failure *failure)
-{
-    struct link_end end[LINK_ENDS] = { request->spec[0].end, request->spec[1].end };
-    if (link_wire(fabric, request->link, end, failure) == 0)
-        return 0;
-    /* A host that failed while it was being wired knows the cause; we have the effect. */
-    const struct pc_failure effect = *failure;
-    for (int i = 0; i < LINK_ENDS; i++)
-        if (await(request, i, FAILED, 0, failure) == 0)
-            return -1;
-    *failure = effect;
-    return -1;
-}
-
+/* Both hosts are built side by side, and wired when they stand. To overlap that was tried in
+   three ways: the kernel's locks (rtnl, kernfs) make them wait for each other in turns, and
+   its grace periods come late while both processors are busy, so it took longer. */
 static int build(const struct template *template, const struct lab_options *options, int fabric, struct request *request, struct pc_failure *failure)
 {
-    /* Both at once; each builds its root while the lab wires their networks. */
-    for (int i = 0; i < request->count; i++)
+    struct link_end end[LINK_ENDS];
+    for (int i = 0; i < request->count; i++) {
+        request->spec[i].network_last = i > 0;
         if (start(template, options, request, i, failure) < 0)
             return -1;
-    for (int i = 0; i < request->count; i++) {
-        if (!request->spec[i].host_network && await(request, i, NETWORK_READY, SETUP_PATIENCE_MS, failure) < 0)
-            return -1;
-        request->spec[i].end.pid = request->container[i]->pid;
-        request->container[i]->link = request->link;
-        request->container[i]->which = i;
-        request->container[i]->end = request->spec[i].end;
     }
-    if (request->has_link && wire(fabric, request, failure) < 0)
-        return -1;
-    for (int i = 0; i < request->count; i++)
-        if (await(request, i, ROOT_READY, SETUP_PATIENCE_MS, failure) < 0)
+    for (int i = 0; i < request->count; i++) {
+        struct container *container = request->container[i];
+        if (await(request, i, failure) < 0)
             return -1;
-    return 0;
+        container->link = request->link;
+        container->which = i;
+        container->end = request->spec[i].end;
+        container->end.pid = container->pid;
+        container->end.netlink = container->netlink;
+        end[i] = container->end;
+        if (!request->has_link && container->netlink >= 0 && link_loopback(container->netlink, failure) < 0)
+            return -1;
+    }
+    return request->has_link ? link_wire(fabric, request->link, end, failure) : 0;
 }
 
 static int answer(struct request *request, uint32_t number)

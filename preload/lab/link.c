@@ -19,7 +19,7 @@
 #include "../common/sys.h"
 #include "netlink.h"
 
-enum { WAIT_TRIES = 4000, OPERSTATE_PAUSE_US = 500, ROUTE_EAGER_TRIES = 20, ROUTE_PAUSE_US = 50, MTU = 1500 };
+enum { WAIT_TRIES = 4000, EAGER_TRIES = 20, PAUSE_US = 50, MTU = 1500 };
 
 uint32_t link_plug_index(uint32_t link, int end)
 {
@@ -134,16 +134,30 @@ static void put_query(struct nl_batch *batch, uint32_t index)
     info->ifi_index = (int)index;
 }
 
-/* Counts the interfaces in an answer that are operationally up. */
-static void count_up(const struct nlmsghdr *message, void *context)
+/* What the answers to the queries of one batch say. */
+struct seen {
+    unsigned up; /* interfaces that are operationally up */
+    int own;     /* the route to the address that was asked for is a local one */
+};
+
+static void see(const struct nlmsghdr *message, void *context)
 {
+    struct seen *seen = context;
+    if (message->nlmsg_type == RTM_NEWROUTE)
+        seen->own = ((const struct rtmsg *)NLMSG_DATA(message))->rtm_type == RTN_LOCAL;
     if (message->nlmsg_type != RTM_NEWLINK)
         return;
     const struct ifinfomsg *info = NLMSG_DATA(message);
     int left = (int)IFLA_PAYLOAD(message);
     for (const struct rtattr *a = IFLA_RTA(info); RTA_OK(a, left); a = RTA_NEXT(a, left))
         if (a->rta_type == IFLA_OPERSTATE && *(const uint8_t *)RTA_DATA(a) == IF_OPER_UP)
-            ++*(unsigned *)context;
+            seen->up++;
+}
+
+static void pause_after(int tries)
+{
+    if (tries > EAGER_TRIES)
+        nanosleep(&(struct timespec){ .tv_nsec = PAUSE_US * 1000 }, NULL);
 }
 
 /* "Up" is not "usable": until the kernel's link watch has run, an interface drops
@@ -152,20 +166,45 @@ static void count_up(const struct nlmsghdr *message, void *context)
 static int send_until_up(int fd, struct nl_batch *batch, const uint32_t *index, unsigned wanted)
 {
     for (int tries = 0; tries < WAIT_TRIES; tries++) {
-        unsigned up = 0;
-        int failed = nl_send(fd, batch, count_up, &up);
+        struct seen seen = { 0 };
+        int failed = nl_send(fd, batch, see, &seen);
         if (failed >= 0)
             return failed;
-        if (up == wanted)
+        if (seen.up == wanted)
             return -1;
-        if (tries > 0)
-            nanosleep(&(struct timespec){ .tv_nsec = OPERSTATE_PAUSE_US * 1000 }, NULL);
+        pause_after(tries);
         nl_begin(batch);
         for (unsigned i = 0; i < wanted; i++)
             put_query(batch, index[i]);
     }
     errno = ETIMEDOUT;
     return 0;
+}
+
+/* Waits until the host's interface is up, and its IPv6 address its own: an address is
+   acknowledged before that. Its local route comes from a work queue, also without duplicate
+   address detection, and a SYN that comes earlier is lost, for a second. */
+static int wait_until_usable(const struct link_end *end)
+{
+    struct nl_batch batch;
+    for (int tries = 0; tries < WAIT_TRIES; tries++) {
+        struct seen seen = { .own = !end->prefix6 };
+        nl_begin(&batch);
+        put_query(&batch, LINK_HOST_INDEX);
+        if (end->prefix6) {
+            struct rtmsg *message = nl_message(&batch, RTM_GETROUTE, 0, sizeof *message);
+            message->rtm_family = AF_INET6;
+            message->rtm_dst_len = 128;
+            nl_put(&batch, RTA_DST, end->ip6, sizeof end->ip6);
+        }
+        if (nl_send(end->netlink, &batch, see, &seen) >= 0 && errno != ENETUNREACH)
+            return -1;
+        if (seen.up == 1 && seen.own)
+            return 0;
+        pause_after(tries);
+    }
+    errno = ETIMEDOUT;
+    return -1;
 }
 
 int link_fabric(int fabric, struct pc_failure *failure)
@@ -186,85 +225,59 @@ int link_loopback(int netlink, struct pc_failure *failure)
     return nl_send(netlink, &batch, NULL, NULL) < 0 ? 0 : pc_fail(failure, "bring up", "lo");
 }
 
-static int configure_host(struct link_end *end, struct pc_failure *failure)
+/* Gives a host its interface and addresses, and plugs it in. It has no carrier yet. */
+static int attach(int fabric, uint32_t link, int which, const struct link_end *end, struct pc_failure *failure)
 {
     struct nl_batch batch;
-    const uint32_t index = LINK_HOST_INDEX;
     nl_begin(&batch);
-    put_link(&batch, RTM_NEWLINK, 0, index, IFF_UP);
+    put_veth(&batch, link_plug_index(link, which), end);
+    /* Now, as long as the plug is down: on one that is up the kernel would wait for an RCU
+       grace period. */
+    put_clsact(&batch, link_plug_index(link, which));
+    int failed = nl_send(fabric, &batch, NULL, NULL);
+    if (failed >= 0)
+        return pc_fail(failure, failed == 0 ? "create the veth of" : "add a clsact qdisc to the plug of", end->name);
+    nl_begin(&batch);
+    put_link(&batch, RTM_NEWLINK, 0, 1, IFF_UP);
+    put_link(&batch, RTM_NEWLINK, 0, LINK_HOST_INDEX, IFF_UP);
     put_address(&batch, AF_INET, end->ip4, sizeof end->ip4, end->prefix4);
     if (end->prefix6)
         put_address(&batch, AF_INET6, end->ip6, sizeof end->ip6, end->prefix6);
-    put_query(&batch, index);
-    static const char *const steps[] = { "bring up", "give an IPv4 address to", "give an IPv6 address to" };
-    int failed = send_until_up(end->netlink, &batch, &index, 1);
-    if (failed < 0)
-        return 0;
-    return pc_fail(failure, errno == ETIMEDOUT || failed > 2 ? "wait for" : steps[failed], end->name);
+    static const char *const steps[] = { "bring up lo beside", "bring up", "give an IPv4 address to", "give an IPv6 address to" };
+    failed = nl_send(end->netlink, &batch, NULL, NULL);
+    return failed < 0 ? 0 : pc_fail(failure, steps[failed], end->name);
 }
 
-static void see_route_type(const struct nlmsghdr *message, void *context)
-{
-    if (message->nlmsg_type == RTM_NEWROUTE)
-        *(uint8_t *)context = ((const struct rtmsg *)NLMSG_DATA(message))->rtm_type;
-}
-
-/* An IPv6 address is acknowledged before it is one's own: the local route comes from a
-   work queue, also without duplicate address detection, and a SYN that comes before that
-   is lost, for a second. */
-static int wait_for_own_route(const struct link_end *end)
-{
-    struct nl_batch batch;
-    for (int tries = 0; tries < WAIT_TRIES; tries++) {
-        uint8_t type = RTN_UNSPEC;
-        nl_begin(&batch);
-        struct rtmsg *message = nl_message(&batch, RTM_GETROUTE, 0, sizeof *message);
-        message->rtm_family = AF_INET6;
-        message->rtm_dst_len = 128;
-        nl_put(&batch, RTA_DST, end->ip6, sizeof end->ip6);
-        if (nl_send(end->netlink, &batch, see_route_type, &type) >= 0 && errno != ENETUNREACH)
-            return -1;
-        if (type == RTN_LOCAL)
-            return 0;
-        if (tries > ROUTE_EAGER_TRIES)
-            nanosleep(&(struct timespec){ .tv_nsec = ROUTE_PAUSE_US * 1000 }, NULL);
-    }
-    errno = ETIMEDOUT;
-    return -1;
-}
-
-/* The order matters. A qdisc comes to a plug that is still down: on one that is up the
-   kernel would wait for an RCU grace period. It waits before the first filter of a qdisc
-   in any case, and as both qdiscs are there by then, the second finds the wait done. */
-int link_wire(int fabric, uint32_t link, struct link_end end[LINK_ENDS], struct pc_failure *failure)
+/* Joins the two plugs, and waits until both ends are usable. */
+static int join(int fabric, uint32_t link, const struct link_end end[LINK_ENDS], struct pc_failure *failure)
 {
     const uint32_t plug[LINK_ENDS] = { link_plug_index(link, 0), link_plug_index(link, 1) };
     struct nl_batch batch;
     nl_begin(&batch);
-    for (int i = 0; i < LINK_ENDS; i++)
-        put_veth(&batch, plug[i], &end[i]);
-    for (int i = 0; i < LINK_ENDS; i++)
-        put_clsact(&batch, plug[i]);
+    /* Before the first filter of a qdisc the kernel waits for a grace period in any case;
+       both qdiscs are there, so one wait is for both. */
     for (int i = 0; i < LINK_ENDS; i++)
         put_redirect(&batch, plug[i], plug[!i]);
     for (int i = 0; i < LINK_ENDS; i++)
         put_link(&batch, RTM_NEWLINK, 0, plug[i], IFF_UP);
-    static const char *const steps[] = { "create the veth of", "add a clsact qdisc to the plug of", "redirect the plug of", "bring up the plug of" };
-    int failed = nl_send(fabric, &batch, NULL, NULL);
-    if (failed >= 0)
-        return pc_fail(failure, steps[failed / LINK_ENDS], end[failed % LINK_ENDS].name);
-    for (int i = 0; i < LINK_ENDS; i++)
-        if (configure_host(&end[i], failure) < 0)
-            return -1;
-    nl_begin(&batch);
     for (int i = 0; i < LINK_ENDS; i++)
         put_query(&batch, plug[i]);
-    if (send_until_up(fabric, &batch, plug, LINK_ENDS) >= 0)
-        return pc_fail(failure, "wait for the plugs of", end[0].name);
+    static const char *const steps[] = { "redirect the plug of", "bring up the plug of", "wait for the plug of" };
+    int failed = send_until_up(fabric, &batch, plug, LINK_ENDS);
+    if (failed >= 0)
+        return pc_fail(failure, steps[errno == ETIMEDOUT ? LINK_ENDS : failed / LINK_ENDS], end[failed % LINK_ENDS].name);
     for (int i = 0; i < LINK_ENDS; i++)
-        if (end[i].prefix6 && wait_for_own_route(&end[i]) < 0)
-            return pc_fail(failure, "wait for the IPv6 address of", end[i].name);
+        if (wait_until_usable(&end[i]) < 0)
+            return pc_fail(failure, "wait for", end[i].name);
     return 0;
+}
+
+int link_wire(int fabric, uint32_t link, const struct link_end end[LINK_ENDS], struct pc_failure *failure)
+{
+    for (int i = 0; i < LINK_ENDS; i++)
+        if (attach(fabric, link, i, &end[i], failure) < 0)
+            return -1;
+    return join(fabric, link, end, failure);
 }
 
 int link_pass(int fabric, uint32_t link, int from, int pass, struct pc_failure *failure)
@@ -297,9 +310,9 @@ int link_carrier(int fabric, uint32_t link, int end, int up, int netlink, struct
         return pc_fail(failure, up ? "plug in" : "unplug", "the link");
     nl_begin(&batch);
     put_query(&batch, host);
-    unsigned ignored = 0;
+    struct seen ignored = { 0 };
     /* The query also makes the loss of carrier visible at once to who looks next. */
-    int failed = up ? send_until_up(netlink, &batch, &host, 1) : nl_send(netlink, &batch, count_up, &ignored);
+    int failed = up ? send_until_up(netlink, &batch, &host, 1) : nl_send(netlink, &batch, see, &ignored);
     return failed < 0 ? 0 : pc_fail(failure, "read the state of", "the host's interface");
 }
 

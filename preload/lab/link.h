@@ -28,7 +28,7 @@ uint32_t link_plug_index(uint32_t link, int end);
 int link_fabric(int fabric, struct pc_failure *failure);
 
 /* Creates link number `link` and returns when both ends are usable: 0, or -1. */
-int link_wire(int fabric, uint32_t link, struct link_end end[LINK_ENDS], struct pc_failure *failure);
+int link_wire(int fabric, uint32_t link, const struct link_end end[LINK_ENDS], struct pc_failure *failure);
 
 /* Brings lo up, in whatever namespace the socket belongs to. */
 int link_loopback(int netlink, struct pc_failure *failure);

@@ -182,15 +182,9 @@ static int guard_proc(struct steps *steps)
     return 0;
 }
 
-static int mount_kernel_views(const struct template *template, const struct container_spec *spec, struct steps *steps)
+static int mount_kernel_views(const struct template *template, struct steps *steps)
 {
     const unsigned long harmless = MS_NOSUID | MS_NODEV | MS_NOEXEC;
-    /* sysfs shows the network namespace of who mounts it. Where the machine's /sys is
-       masked, or the network is the machine's, the machine's is shown. */
-    if (!step_begins(steps, "mount sysfs on", "/sys"))
-        return -1;
-    if ((spec->host_network || mount("sysfs", "/sys", "sysfs", harmless | MS_RDONLY, NULL) < 0) && place_tree("/proc/lower/sys", "/sys") < 0)
-        return pc_fail(steps->failure, "mount sysfs on", "/sys");
     STEP("mount devpts on", "/dev/pts", mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620"));
     STEP("bind a private directory on", "/dev/shm", place("/proc/c/shm", "/dev/shm"));
     STEP("mount mqueue on", "/dev/mqueue", mount("mqueue", "/dev/mqueue", "mqueue", harmless, NULL));
@@ -200,6 +194,19 @@ static int mount_kernel_views(const struct template *template, const struct cont
         return pc_fail_as(steps->failure, "mount a fresh proc on", "/proc", errno,
             errno == EPERM ? "the machine's own /proc is masked, as container engines do; start the engine's container with an unmasked /proc" : NULL);
     return template->rootless ? 0 : guard_proc(steps);
+}
+
+/* Over the template's /sys, which is the machine's, read-only. That one stays where the
+   network is the machine's too, and where the kernel refuses another (its /sys is masked). */
+int root_show_network(const struct container_spec *spec, struct steps *steps)
+{
+    if (spec->host_network)
+        return 0;
+    if (!step_begins(steps, "mount sysfs on", "/sys"))
+        return -1;
+    if (mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, NULL) < 0 && errno != EPERM)
+        return pc_fail(steps->failure, "mount sysfs on", "/sys");
+    return 0;
 }
 
 int root_build(const struct template *template, const struct container_spec *spec, struct steps *steps)
@@ -213,8 +220,7 @@ int root_build(const struct template *template, const struct container_spec *spe
             return -1;
     STEP("bind a private directory on", "/tmp", place("/proc/c/tmp", "/tmp"));
     STEP("bind a private directory on", "/run", place("/proc/c/run", "/run"));
-    /* The last look into the lab's own directories is before /proc covers them. */
-    if (make_late_binds(template, steps) < 0 || mount_kernel_views(template, spec, steps) < 0)
+    if (make_late_binds(template, steps) < 0 || mount_kernel_views(template, steps) < 0)
         return -1;
     STEP("set the host name", spec->name, sethostname(spec->name, strlen(spec->name)));
     return 0;

@@ -300,8 +300,8 @@ static int add_mounts_below(struct template *template, struct pc_failure *failur
 /* The end of the machine's root in here; its proc alone stays. */
 static int leave_machine(struct pc_failure *failure)
 {
-    if (mkdir("/proc/lower/sys", 0755) < 0 || template_bind(OLD "/sys", "/proc/lower/sys", 1) < 0)
-        return pc_fail(failure, "keep", "the machine's /sys");
+    if (template_bind(OLD "/sys", "/sys", 1) < 0)
+        return pc_fail(failure, "bind read-only", "/sys");
     if (template_bind(OLD "/proc", MACHINE_PROC, 0) < 0)
         return pc_fail(failure, "keep", "the machine's /proc");
     if (umount2(OLD, MNT_DETACH) < 0)

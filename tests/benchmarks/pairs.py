@@ -88,59 +88,48 @@ def builds(subjects: list[Subject]) -> str:
     return "What each builds:\n\n" + "\n".join(f"- **{subject.name}**: {subject.builds}." for subject in subjects)
 
 
+PEERS = (
+    (
+        "pyroute2_anonymous",
+        "pyroute2, anonymous",
+        "two unnamed network namespaces, veth, an address an end; netlink by pyroute2",
+        2,
+    ),
+    (
+        "pyroute2_documented",
+        "pyroute2, as documented",
+        "two named network namespaces (`netns.create`), `IPRoute(netns=)` each",
+        4,
+    ),
+    (
+        "ip_netns",
+        "`ip netns`",
+        "two named network namespaces, veth, an address an end, lo up; nine processes of iproute2",
+        4,
+    ),
+    (
+        "mininet",
+        "mininet",
+        "two hosts (network and mount namespace, a shell each), one link, no switch or controller",
+        4,
+    ),
+    ("munet", "munet", "BaseMunet with two hosts (network, mount, uts, ipc namespaces) and a link", 20),
+)
+"""The peers: task of ``workers/peers.py``, name, what it builds, and in which rounds it takes part (each n-th)."""
+
+
 def peers(*, quick: bool, pythons: list[str], **_: object) -> Section:
     """Measure other tools that join two network namespaces, for scale."""
     rounds = 10 if quick else 100
     base, mine = floor(rootless=not IS_ROOT), ours("fresh")
-    others = [
-        (
-            "pyroute2_anonymous",
-            "pyroute2, anonymous",
-            "two unnamed network namespaces, veth, an address an end; netlink by pyroute2",
-            2,
-        ),
-        (
-            "pyroute2_documented",
-            "pyroute2, as documented",
-            "two named network namespaces (`netns.create`), `IPRoute(netns=)` each",
-            4,
-        ),
-        (
-            "ip_netns",
-            "`ip netns`",
-            "two named network namespaces, veth, an address an end, lo up; nine processes of iproute2",
-            4,
-        ),
-        (
-            "mininet",
-            "mininet",
-            "two hosts (network and mount namespace, a shell each), one link, no switch, no controller",
-            4,
-        ),
-        ("munet", "munet", "BaseMunet with two hosts (network, mount, uts, ipc namespaces) and a link", 20),
-    ]
     subjects = [base, mine]
-    for task, name, what, every in others:
-        worker = str(Path(__file__).with_name("workers") / "peers.py")
-        subjects.append(
-            Subject(name, [interpreter(task.split("_")[0], pythons), worker, task], what, every if not quick else 5)
-        )
+    worker = str(Path(__file__).with_name("workers") / "peers.py")
+    for task, name, what, every in PEERS:
+        argv = [interpreter(task.split("_")[0], pythons), worker, task]
+        subjects.append(Subject(name, argv, what, every if not quick else 5))
     interleave(subjects, rounds)
     section = Section("peers", "The same from other tools, for scale")
-    table = Table(
-        (
-            "",
-            "rounds",
-            "set-up ms",
-            "1st TCP connect ms",
-            "cycle ms: median",
-            "p10",
-            "p90",
-            "x floor",
-            "teardown ms",
-            "stalls",
-        )
-    )
+    table = Table((*HEADER[:-3], "x floor", "teardown ms", "stalls"))
     for subject in subjects:
         row = cycle_row(subject, base)
         if subject.rounds:
