@@ -29,6 +29,7 @@ struct watcher {
     pid_t command; /* 0 once its death was reported */
     int killing;
     int64_t kill_until;
+    const struct watcher_news *news;
 };
 
 void umask_for_commands(void)
@@ -72,6 +73,7 @@ static int reap_children(struct watcher *watcher)
         pc_begin(&out, PC_EXITED, 0);
         pc_put_u32(&out, PC_F_STATUS, (uint32_t)status);
         pc_send(watcher->control, &out, NULL, 0, 0);
+        watcher->news->ended();
     }
 }
 
@@ -128,9 +130,9 @@ static _Noreturn void watch(struct watcher *watcher)
     _exit(0);
 }
 
-void command_watch(struct pc_in *in, const struct agent *agent, void (*started)(void))
+void command_watch(struct pc_in *in, const struct agent *agent, const struct watcher_news *news)
 {
-    struct watcher watcher = { .control = in->fd_count > 0 ? in->fds[0] : -1, .signals = agent->signals };
+    struct watcher watcher = { .control = in->fd_count > 0 ? in->fds[0] : -1, .signals = agent->signals, .news = news };
     struct pc_failure failure = { 0 };
     struct pc_out out;
     if (in->fd_count < 4)
@@ -140,7 +142,7 @@ void command_watch(struct pc_in *in, const struct agent *agent, void (*started)(
     watcher.command = launch(in, agent->rootless_ids, &failure);
     if (watcher.command < 0) {
         pc_send_failure(watcher.control, 0, &failure);
-        started();
+        news->taken();
         _exit(0);
     }
     /* Or a reader of the command's output would not see its end before ours. */
@@ -150,6 +152,6 @@ void command_watch(struct pc_in *in, const struct agent *agent, void (*started)(
     /* The kernel translates the pid in the credentials for who receives them. It may be a
        zombie already, never gone: we have not waited for it. */
     pc_send(watcher.control, &out, NULL, 0, watcher.command);
-    started();
+    news->taken();
     watch(&watcher);
 }

@@ -82,16 +82,26 @@ static int receive(const struct agent *agent, struct pc_in *in)
     return -1;
 }
 
-static int used_up = -1; /* an eventfd: the spare has become a watcher */
+/* An eventfd to the init: what watchers have to tell it, added up. */
+static int news = -1;
+enum { SPARE_TAKEN = 1, COMMAND_ENDED = 1 << 16 };
 
-static void tell_used_up(void)
+static void tell_taken(void)
 {
-    eventfd_write(used_up, 1);
+    eventfd_write(news, SPARE_TAKEN);
+}
+
+static void tell_ended(void)
+{
+    eventfd_write(news, COMMAND_ENDED);
 }
 
 static void tell_nobody(void)
 {
 }
+
+static const struct watcher_news from_spare = { tell_taken, tell_ended };
+static const struct watcher_news from_other = { tell_nobody, tell_ended };
 
 static _Noreturn void be_spare(const struct agent *agent)
 {
@@ -100,7 +110,7 @@ static _Noreturn void be_spare(const struct agent *agent)
         if (got < 0)
             continue;
         if (in.header.op == PC_EXEC)
-            command_watch(&in, agent, tell_used_up);
+            command_watch(&in, agent, &from_spare);
         serve(agent, &in);
         pc_release(&in);
     }
@@ -116,8 +126,9 @@ static pid_t fork_spare(const struct agent *agent)
     return pid > 0 ? pid : 0;
 }
 
-/* Serves one request in the init, without a spare; returns 0 when pytest has closed. */
-static int serve_once(const struct agent *agent, pid_t *spare)
+/* Serves one request in the init, without a spare; returns 0 when pytest has closed.
+   *wanted is set once there was a command: then there will be others. */
+static int serve_once(const struct agent *agent, int *wanted)
 {
     struct pc_in in;
     int got = receive(agent, &in);
@@ -126,11 +137,11 @@ static int serve_once(const struct agent *agent, pid_t *spare)
     if (in.header.op == PC_EXEC) {
         pid_t pid = pc_clone(0, NULL);
         if (pid == 0)
-            command_watch(&in, agent, tell_nobody);
+            command_watch(&in, agent, &from_other);
         if (pid < 0 && in.fd_count > 0)
             pc_send_error(in.fds[0], 0, "start a process", "for the command", errno, NULL);
         pc_release(&in);
-        *spare = fork_spare(agent);
+        *wanted = 1;
         return 1;
     }
     serve(agent, &in);
@@ -173,40 +184,48 @@ static int open_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* A spare is forked when a command has ended, since the next one is asked for then, or
+   after this time beside a long one: not while it starts, when it would be in its way. */
+enum { SPARE_AFTER_MS = 5 };
+
 _Noreturn void init_run(int agent_socket, int lab, int rootless_ids)
 {
-    enum { AGENT = LIFELINE_FDS, LAB, SIGNALS, USED_UP, COUNT };
+    enum { AGENT = LIFELINE_FDS, LAB, SIGNALS, NEWS, COUNT };
     struct pollfd polls[COUNT];
     struct agent agent = { .socket = agent_socket, .signals = open_signals(), .rootless_ids = rootless_ids };
     struct signalfd_siginfo ignored;
-    eventfd_t count;
     pid_t spare = 0;
-    used_up = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int wanted = 0;
+    news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     drop_capabilities();
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     umask_for_commands();
     lifeline_fill(polls);
     polls[LAB] = (struct pollfd){ .fd = lab, .events = POLLIN };
     polls[SIGNALS] = (struct pollfd){ .fd = agent.signals, .events = POLLIN };
-    polls[USED_UP] = (struct pollfd){ .fd = used_up, .events = POLLIN };
+    polls[NEWS] = (struct pollfd){ .fd = news, .events = POLLIN };
     for (;;) {
         /* While there is a spare, requests are its business. */
         polls[AGENT] = (struct pollfd){ .fd = spare ? -1 : agent.socket, .events = POLLIN };
-        if (poll(polls, COUNT, -1) < 0 && errno != EINTR)
+        int ready = poll(polls, COUNT, wanted && !spare ? SPARE_AFTER_MS : -1);
+        eventfd_t told = 0;
+        if (ready < 0 && errno != EINTR)
             _exit(1);
-        if (lifeline_cut(polls) || (polls[LAB].revents & (POLLHUP | POLLERR)))
+        if (ready > 0 && (lifeline_cut(polls) || (polls[LAB].revents & (POLLHUP | POLLERR))))
             _exit(0); /* the kernel ends everything else in this pid namespace */
-        if (polls[SIGNALS].revents & POLLIN) {
+        if (ready > 0 && (polls[SIGNALS].revents & POLLIN)) {
             while (read(agent.signals, &ignored, sizeof ignored) > 0)
                 continue;
             if (reap(spare))
                 spare = 0;
         }
-        if ((polls[USED_UP].revents & POLLIN) && eventfd_read(used_up, &count) == 0)
-            spare = fork_spare(&agent);
+        if (ready > 0 && (polls[NEWS].revents & POLLIN) && eventfd_read(news, &told) == 0 && told % COMMAND_ENDED)
+            spare = 0;
         /* Who made the container holds the line to us. When nobody does any more, be it that
            an interrupted pytest lost it before anybody owned it, nobody can end it but we. */
-        if ((polls[AGENT].revents & (POLLIN | POLLHUP)) && !serve_once(&agent, &spare))
+        if (ready > 0 && (polls[AGENT].revents & (POLLIN | POLLHUP)) && !serve_once(&agent, &wanted))
             _exit(0);
+        if (wanted && !spare && (ready == 0 || told >= COMMAND_ENDED))
+            spare = fork_spare(&agent);
     }
 }
