@@ -40,6 +40,6 @@ int root_show_network(const struct container_spec *spec, struct steps *steps);
 
 /* The rest of the life of a container's first process: it never returns. `agent` is the
    socket to pytest, `lab` the one to the lab, whose end of file is a lifeline too. */
-_Noreturn void init_run(int agent, int lab, int rootless_ids);
+_Noreturn void init_run(int agent, int lab, int rootless_ids, int host_network);
 
 #endif

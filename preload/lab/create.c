@@ -190,7 +190,7 @@ static _Noreturn void set_up(const struct template *template, const struct lab_o
     pc_send(lab, &out, &netlink, netlink >= 0, 0);
     if (netlink >= 0)
         close(netlink);
-    init_run(agent, lab, options->rootless ? options->ids : 0);
+    init_run(agent, lab, options->rootless ? options->ids : 0, spec->host_network);
 }
 
 static int start(const struct template *template, const struct lab_options *options, struct request *request, int i, struct pc_failure *failure)

@@ -153,12 +153,14 @@ static int serve_once(const struct agent *agent, int *wanted)
    (CAP_DAC_READ_SEARCH would: open_by_handle_at(2) finds any file of a file system of
    which one directory is bound writable.) The bounding set holds for every exec, so one
    place is enough. */
-static void drop_capabilities(void)
+static void drop_capabilities(int host_network)
 {
-    static const uint64_t kept = 1ULL << CAP_CHOWN | 1ULL << CAP_DAC_OVERRIDE | 1ULL << CAP_FOWNER
+    uint64_t kept = 1ULL << CAP_CHOWN | 1ULL << CAP_DAC_OVERRIDE | 1ULL << CAP_FOWNER
         | 1ULL << CAP_FSETID | 1ULL << CAP_KILL | 1ULL << CAP_SETGID | 1ULL << CAP_SETUID | 1ULL << CAP_SETPCAP
         | 1ULL << CAP_NET_BIND_SERVICE | 1ULL << CAP_NET_BROADCAST | 1ULL << CAP_NET_ADMIN | 1ULL << CAP_NET_RAW
         | 1ULL << CAP_IPC_LOCK | 1ULL << CAP_SYS_CHROOT | 1ULL << CAP_AUDIT_WRITE | 1ULL << CAP_SETFCAP;
+    if (host_network)
+        kept &= ~(1ULL << CAP_NET_ADMIN); /* it would be the machine's network that is administered */
     for (int capability = 0; capability < 64; capability++)
         if (!(kept >> capability & 1) && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0)
             break; /* EINVAL: past the last one that this kernel has */
@@ -188,7 +190,7 @@ static int open_signals(void)
    after this time beside a long one: not while it starts, when it would be in its way. */
 enum { SPARE_AFTER_MS = 5 };
 
-_Noreturn void init_run(int agent_socket, int lab, int rootless_ids)
+_Noreturn void init_run(int agent_socket, int lab, int rootless_ids, int host_network)
 {
     enum { AGENT = LIFELINE_FDS, LAB, SIGNALS, NEWS, COUNT };
     struct pollfd polls[COUNT];
@@ -197,7 +199,7 @@ _Noreturn void init_run(int agent_socket, int lab, int rootless_ids)
     pid_t spare = 0;
     int wanted = 0;
     news = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    drop_capabilities();
+    drop_capabilities(host_network);
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     umask_for_commands();
     lifeline_fill(polls);

@@ -170,11 +170,11 @@ static int place_readonly(const char *path)
 }
 
 /* As real root (no user namespace between us and the machine) these files act on all
-   of the machine, and their modes are all that guards them. The network's are ours. */
-static int guard_proc(struct steps *steps)
+   of the machine, and their modes are all that guards them. The network's are ours, if it is. */
+static int guard_proc(const struct container_spec *spec, struct steps *steps)
 {
     static const char *const guarded[] = { "/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi" };
-    CLEANUP_FD int net = pc_open_tree(AT_FDCWD, "/proc/sys/net", OPEN_TREE_CLONE);
+    CLEANUP_FD int net = spec->host_network ? -1 : pc_open_tree(AT_FDCWD, "/proc/sys/net", OPEN_TREE_CLONE);
     for (size_t i = 0; i < sizeof guarded / sizeof *guarded; i++)
         STEP("make read-only", guarded[i], place_readonly(guarded[i]));
     if (net >= 0)
@@ -182,7 +182,7 @@ static int guard_proc(struct steps *steps)
     return 0;
 }
 
-static int mount_kernel_views(const struct template *template, struct steps *steps)
+static int mount_kernel_views(const struct template *template, const struct container_spec *spec, struct steps *steps)
 {
     const unsigned long harmless = MS_NOSUID | MS_NODEV | MS_NOEXEC;
     STEP("mount devpts on", "/dev/pts", mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620"));
@@ -193,7 +193,7 @@ static int mount_kernel_views(const struct template *template, struct steps *ste
     if (mount("proc", "/proc", "proc", harmless, NULL) < 0)
         return pc_fail_as(steps->failure, "mount a fresh proc on", "/proc", errno,
             errno == EPERM ? "the machine's own /proc is masked, as container engines do; start the engine's container with an unmasked /proc" : NULL);
-    return template->rootless ? 0 : guard_proc(steps);
+    return template->rootless ? 0 : guard_proc(spec, steps);
 }
 
 /* Over the template's /sys, which is the machine's, read-only. That one stays where the
@@ -220,7 +220,7 @@ int root_build(const struct template *template, const struct container_spec *spe
             return -1;
     STEP("bind a private directory on", "/tmp", place("/proc/c/tmp", "/tmp"));
     STEP("bind a private directory on", "/run", place("/proc/c/run", "/run"));
-    if (make_late_binds(template, steps) < 0 || mount_kernel_views(template, steps) < 0)
+    if (make_late_binds(template, steps) < 0 || mount_kernel_views(template, spec, steps) < 0)
         return -1;
     STEP("set the host name", spec->name, sethostname(spec->name, strlen(spec->name)));
     return 0;
