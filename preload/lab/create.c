@@ -186,8 +186,11 @@ static _Noreturn void set_up(const struct template *template, const struct lab_o
         pc_send(lab, &out, NULL, 0, 0);
         _exit(1);
     }
+    int fds[] = { open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC), netlink };
     pc_begin(&out, READY, 0);
-    pc_send(lab, &out, &netlink, netlink >= 0, 0);
+    if (fds[0] < 0 || pc_send(lab, &out, fds, netlink >= 0 ? 2 : 1, 0) < 0)
+        _exit(1);
+    close(fds[0]);
     if (netlink >= 0)
         close(netlink);
     init_run(agent, lab, options->rootless ? options->ids : 0, spec->host_network);
@@ -224,7 +227,8 @@ static int start(const struct template *template, const struct lab_options *opti
     return fail_limit(failure, "make the namespaces of", request->spec[i].name);
 }
 
-/* Waits until container i is set up; takes the netlink socket that comes with the news. */
+/* Waits until container i is set up; takes what comes with the news: its mount namespace,
+   and a netlink socket in its network. */
 static int await(struct request *request, int i, struct pc_failure *failure)
 {
     struct container *container = request->container[i];
@@ -247,10 +251,11 @@ static int await(struct request *request, int i, struct pc_failure *failure)
     const char *value = pc_next(&cursor);
     if (in.header.op == FAILED && value)
         memcpy(failure, value, sizeof *failure);
-    if (in.fd_count == 1) {
-        container->netlink = in.fds[0];
-        in.fds[0] = -1;
-    }
+    if (in.fd_count >= 1)
+        container->mounts = in.fds[0];
+    if (in.fd_count == 2)
+        container->netlink = in.fds[1];
+    in.fd_count = 0;
     pc_release(&in);
     return in.header.op == READY ? 0 : -1;
 }
@@ -306,12 +311,13 @@ void create_serve(const struct template *template, const struct lab_options *opt
             close(request.agent[i]);
     if (!failed)
         return;
+    int mounts;
     for (int i = 0; i < request.count; i++)
         if (request.container[i])
             registry_kill(request.container[i]);
     for (int i = 0; i < request.count; i++)
-        if (request.container[i])
-            registry_bury(request.container[i]);
+        if (request.container[i] && registry_bury(request.container[i], &mounts) == 0 && mounts >= 0)
+            close(mounts);
     if (!failure.step)
         pc_fail_as(&failure, "hand over", request.spec[0].name, EIO, NULL);
     pc_send_failure(FD_CONTROL, number, &failure);

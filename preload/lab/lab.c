@@ -25,21 +25,36 @@
 
 static struct template template;
 
-/* Waits for containers that were killed. */
-static int bury_all(struct container **ending, int count)
+enum { END_AT_ONCE = 64 };
+
+/* Containers that were killed: waits for their deaths, later drops their mounts. */
+struct ending {
+    struct container *container[END_AT_ONCE];
+    int mounts[END_AT_ONCE];
+    int count;
+};
+
+static int await_deaths(struct ending *ending)
 {
     int failed = 0;
-    for (int i = 0; i < count; i++)
-        failed |= registry_bury(ending[i]) < 0;
+    for (int i = 0; i < ending->count; i++)
+        failed |= registry_bury(ending->container[i], &ending->mounts[i]) < 0;
     return failed;
+}
+
+static void drop_mounts(struct ending *ending)
+{
+    for (int i = 0; i < ending->count; i++)
+        if (ending->mounts[i] >= 0)
+            close(ending->mounts[i]);
+    ending->count = 0;
 }
 
 static void serve_end(struct pc_in *in)
 {
-    enum { AT_ONCE = 64 };
     struct pc_cursor cursor;
-    struct container *ending[AT_ONCE];
-    int count = 0, failed = 0;
+    struct ending ending = { .count = 0 };
+    int failed = 0;
     pc_fields(&cursor, in);
     /* As many as fit are killed before the first is waited for. One that the lab does not
        know has ended already, by itself. */
@@ -48,19 +63,20 @@ static void serve_end(struct pc_in *in)
         if (!container)
             continue;
         registry_kill(container);
-        ending[count++] = container;
-        if (count == AT_ONCE) {
-            failed |= bury_all(ending, count);
-            count = 0;
+        ending.container[ending.count++] = container;
+        if (ending.count == END_AT_ONCE) {
+            failed |= await_deaths(&ending);
+            drop_mounts(&ending);
         }
     }
-    failed |= bury_all(ending, count);
+    failed |= await_deaths(&ending);
     struct pc_out out;
     pc_begin(&out, PC_OK, in->header.request);
     if (failed)
         pc_send_error(FD_CONTROL, in->header.request, "end a container", NULL, ETIMEDOUT, "one of its processes hangs in the kernel (state D in ps)");
     else
         pc_send(FD_CONTROL, &out, NULL, 0, 0);
+    drop_mounts(&ending);
 }
 
 static int act_on_link(int fabric, uint32_t link, uint32_t action, int end, struct pc_failure *failure)
@@ -197,8 +213,9 @@ static void reap(int signals)
         continue;
     for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) {
         struct container *container = registry_find_pid(pid);
-        if (container)
-            registry_bury(container);
+        int mounts = -1;
+        if (container && registry_bury(container, &mounts) == 0 && mounts >= 0)
+            close(mounts);
     }
 }
 

@@ -23,7 +23,7 @@ struct container *registry_add(void)
             continue;
         if (i >= used)
             used = i + 1;
-        containers[i] = (struct container){ .id = ++last_id, .pidfd = -1, .status = -1, .netlink = -1 };
+        containers[i] = (struct container){ .id = ++last_id, .pidfd = -1, .status = -1, .netlink = -1, .mounts = -1 };
         return &containers[i];
     }
     return NULL;
@@ -59,8 +59,9 @@ void registry_kill(struct container *container)
         pc_pidfd_signal(container->pidfd, SIGKILL);
 }
 
-int registry_bury(struct container *container)
+int registry_bury(struct container *container, int *mounts)
 {
+    *mounts = -1;
     /* The kernel calls an init dead when everything in its pid namespace is (the end of
        zap_pid_ns_processes), so this one wait is for all. */
     struct pollfd death = { .fd = container->pidfd, .events = POLLIN };
@@ -80,6 +81,7 @@ int registry_bury(struct container *container)
         close(container->status);
     if (container->netlink >= 0)
         close(container->netlink);
+    *mounts = container->mounts;
     container->id = 0;
     return 0;
 }
