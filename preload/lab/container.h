@@ -18,7 +18,7 @@ struct container_spec {
     const char *hosts; /* the text of /etc/hosts */
     size_t hosts_length;
     int host_network; /* share the machine's network instead of having one */
-    int network_last; /* build the directories first, then the network */
+    int network_last; /* build the root first, then the network */
     struct link_end end;
 };
 

@@ -8,10 +8,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -227,22 +225,6 @@ static int open_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* The lab works in short pieces, and its children wait for it: when it wakes it should not
-   wait until one of them has used its time up. Linux 6.12 and newer take a wish for short
-   time slices (sched_setattr(2), sched_runtime), older ones do not mind it. Not inherited. */
-static void wish_short_slices(void)
-{
-    struct {
-        uint32_t size, policy;
-        uint64_t flags;
-        int32_t nice;
-        uint32_t priority;
-        uint64_t runtime, deadline, period;
-    } wish = { .size = sizeof wish, .flags = 1 /* SCHED_FLAG_RESET_ON_FORK */, .runtime = 100000 /* ns */ };
-    wish.nice = getpriority(PRIO_PROCESS, 0);
-    syscall(SYS_sched_setattr, 0, &wish, 0);
-}
-
 _Noreturn void lab_run(struct lab_options *options, int pid)
 {
     enum { CONTROL = LIFELINE_FDS, SIGNALS, COUNT };
@@ -253,7 +235,6 @@ _Noreturn void lab_run(struct lab_options *options, int pid)
         pc_send_failure(FD_CONTROL, 0, &failure);
         _exit(1);
     }
-    wish_short_slices();
     report_started(options, pid);
     lifeline_fill(polls);
     polls[CONTROL] = (struct pollfd){ .fd = FD_CONTROL, .events = POLLIN };

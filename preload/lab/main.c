@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
@@ -13,11 +12,11 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "../common/message.h"
+#include "../common/privilege.h"
 #include "../common/sys.h"
 #include "lab.h"
 #include "lifeline.h"
@@ -53,17 +52,6 @@ static void parse(int argc, char **argv, struct lab_options *options)
         else
             usage();
     }
-}
-
-/* Whether we may make and fill namespaces without a user namespace of our own. */
-static int is_privileged(void)
-{
-    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-    struct __user_cap_data_struct data[2] = { 0 };
-    if (geteuid() != 0 || syscall(SYS_capget, &header, data) < 0)
-        return 0;
-    const uint32_t needed = 1U << CAP_SYS_ADMIN | 1U << CAP_NET_ADMIN | 1U << CAP_SYS_CHROOT;
-    return (data[0].effective & needed) == needed;
 }
 
 /* How many ids the user namespace that we are in maps; 0 in the machine's own, which maps
@@ -175,7 +163,7 @@ int main(int argc, char **argv)
     prepare_process();
     if (lifeline_is_cut())
         return 0;
-    const int own_users = !is_privileged();
+    const int own_users = !pc_is_privileged();
     uint64_t flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
     options.ids = count_mapped_ids();
     /* Root of somebody's user namespace can do without another, but not what only the

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "probe.h"
 
+#include "../common/privilege.h"
 #include "../common/sys.h"
 
 #include <errno.h>
@@ -177,7 +178,8 @@ int main(void)
         perror("pcprobe: cannot make shared memory and a pipe");
         return 1;
     }
-    int privileged = is_privileged();
+    /* The lab decides by the same rule, and what it does is what is to be tried. */
+    int privileged = pc_is_privileged();
     int userns = run_bounded(probe_userns, &slots[OWN_SLOT]) == 0;
     print("userns", userns, &slots[OWN_SLOT]);
     rootless = !privileged && userns;

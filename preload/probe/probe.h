@@ -59,9 +59,6 @@ pid_t fork_armed(void);
 /* Whether the namespaces that follow belong to a user namespace of ours. */
 extern int rootless;
 
-/* Whether namespaces are made and filled without a user namespace: the lab decides by the
-   same rule (preload/lab/main.c), and what it does is what is to be tried. */
-int is_privileged(void);
 /* Maps root of a new user namespace to one id outside, from inside. */
 int map_own_id(struct outcome *out, unsigned uid, unsigned gid);
 /* A private mount namespace, and in it an empty tmpfs as the working directory. */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "probe.h"
 
+#include "../common/privilege.h"
 #include "../common/sys.h"
 
 #include <arpa/inet.h>
@@ -36,16 +37,6 @@ int map_own_id(struct outcome *out, unsigned uid, unsigned gid)
     if (pc_write_file(AT_FDCWD, "/proc/self/gid_map", map, strlen(map)) != 0)
         return fail(out, "write gid_map of a user namespace");
     return 0;
-}
-
-int is_privileged(void)
-{
-    struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-    struct __user_cap_data_struct data[2] = { 0 };
-    if (geteuid() != 0 || syscall(SYS_capget, &header, data) < 0)
-        return 0;
-    const uint32_t needed = 1U << CAP_SYS_ADMIN | 1U << CAP_NET_ADMIN | 1U << CAP_SYS_CHROOT;
-    return (data[0].effective & needed) == needed;
 }
 
 static unsigned outer_uid, outer_gid;
@@ -157,7 +148,7 @@ static int map_as_root(pid_t pid)
 static int map_ranges(struct outcome *out, pid_t pid)
 {
     char start[24], count[24];
-    if (is_privileged() && map_as_root(pid) == 0) {
+    if (pc_is_privileged() && map_as_root(pid) == 0) {
         note(out, "written directly, with the caller's privilege");
         return 0;
     }
