@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -57,7 +58,7 @@ def settings(path: Path = HERE / "programs.mk") -> dict[str, list[str]]:
 
 
 def compile_programs(out: Path, *, checkout: bool) -> list[Path]:
-    """Compile every program that has a ``main`` into the directory ``out``; return their paths.
+    """Compile every program that has a ``main``, and every library, into the directory ``out``; return their paths.
 
     ``checkout`` adds the flags for work on the code itself, as ``make -C preload`` does.
     Raises SystemExit with one sentence when there is no working compiler, or when it refuses our code.
@@ -68,20 +69,36 @@ def compile_programs(out: Path, *, checkout: bool) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     made = []
     for entry in words["PROGRAMS"]:
-        directory, name = entry.split(":")
-        sources = sorted((HERE / directory).glob("*.c"))
+        directories, name = entry.split(":")
+        sources = sorted(source for directory in directories.split("+") for source in (HERE / directory).glob("*.c"))
         if not any(re.search(r"^int main\b", source.read_text(encoding="utf-8"), re.MULTILINE) for source in sources):
             continue
         sources += sorted((HERE / "common").glob("*.c"))
-        fresh = out / f".{name}.{os.getpid()}"
         flags = [*words["CFLAGS"], *(words["CHECKOUT"] if checkout else []), *static]
-        argv = [*compiler, *flags, *map(str, sources), *words["LDFLAGS"], "-o", str(fresh)]
-        if subprocess.run(argv, check=False).returncode != 0:
-            raise SystemExit(
-                f"cannot compile {name}; the compiler's own words stand above, its command was:\n{shlex.join(argv)}"
-            )
-        made.append(fresh.replace(out / name))  # in one step: a lab of a test run next door may be starting it
+        made.append(_compile([*compiler, *flags, *map(str, sources), *words["LDFLAGS"]], out / name))
+    for entry in words["LIBRARIES"]:
+        directories, name = entry.split(":")
+        sources = sorted(source for directory in directories.split("+") for source in (HERE / directory).glob("*.c"))
+        table = HERE / directories.split("+")[0]
+        with tempfile.TemporaryDirectory(prefix="poor-container-build-") as scratch:
+            generator = [sys.executable, str(table / "generate.py"), str(table / "calls.table"), scratch]
+            subprocess.run(generator, check=True)
+            sources.append(Path(scratch) / "calls.c")
+            flags = [*words["CFLAGS"], *(words["CHECKOUT"] if checkout else []), f"-I{table}"]
+            linking = [*words["LDFLAGS"], *words["LIBRARY"], f"-Wl,--version-script={scratch}/exported.map"]
+            made.append(_compile([*compiler, *flags, *map(str, sources), *linking], out / name))
     return made
+
+
+def _compile(argv: list[str], target: Path) -> Path:
+    """Run the compiler; in one step the result is in place: a lab of a test run next door may be starting it."""
+    fresh = target.with_name(f".{target.name}.{os.getpid()}")
+    argv = [*argv, "-o", str(fresh)]
+    if subprocess.run(argv, check=False).returncode != 0:
+        raise SystemExit(
+            f"cannot compile {target.name}; the compiler's own words stand above, its command was:\n{shlex.join(argv)}"
+        )
+    return fresh.replace(target)
 
 
 def _check_compiler(compiler: list[str]) -> list[str]:

@@ -57,6 +57,11 @@ static int read_body(struct pc_in *in)
 
 int pc_receive(int fd, struct pc_in *in)
 {
+    return pc_receive_with(fd, in, 0);
+}
+
+int pc_receive_with(int fd, struct pc_in *in, int flags)
+{
     union {
         struct cmsghdr align;
         char space[CMSG_SPACE(PC_FDS_MAX * sizeof(int))];
@@ -71,11 +76,15 @@ int pc_receive(int fd, struct pc_in *in)
        messages that it had sent: those are still to be had. */
     int reset = 0;
     do
-        length = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+        length = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | flags);
     while (length < 0 && (errno == EINTR || (errno == ECONNRESET && !reset++)));
-    if (length <= 0)
-        return (int)length;
+    if (length < 0)
+        return -1;
     take_fds(in, &message);
+    if (length == 0) {
+        pc_release(in); /* an empty message brings them too */
+        return 0;
+    }
     errno = EPROTO;
     if ((size_t)length < sizeof in->header || in->header.version != PC_VERSION)
         return -1;

@@ -20,6 +20,8 @@ struct pc_in {
 
 /* 1: a message is there. 0: end of file. -1: errno (EPROTO: not of our form). */
 int pc_receive(int fd, struct pc_in *in);
+/* The same with flags of recvmsg(2): MSG_DONTWAIT makes it EAGAIN when there is none. */
+int pc_receive_with(int fd, struct pc_in *in, int flags);
 /* Closes the descriptors that were not taken (those still >= 0), frees the body. */
 void pc_release(struct pc_in *in);
 

@@ -4,7 +4,6 @@
 #include "command.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 
 #include "../common/failure.h"
 #include "../common/sys.h"
+#include "family.h"
 #include "launch.h"
 
 enum { KILL_PATIENCE_MS = 4000, KILL_PAUSE_MS = 20 };
@@ -26,31 +26,11 @@ struct watcher {
     pid_t command; /* 0 once its death was reported */
     int killing;
     int64_t kill_until;
-    const struct watcher_news *news;
 };
 
 void umask_for_commands(void)
 {
     umask(022);
-}
-
-/* Sends SIGKILL to each child; what they leave behind becomes our child, for next time. */
-static void kill_children(void)
-{
-    char text[8192];
-    CLEANUP_FD int fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    ssize_t length = read(fd, text, sizeof text - 1);
-    pid_t pid = 0;
-    for (ssize_t i = 0; i < length; i++) {
-        if (text[i] >= '0' && text[i] <= '9') {
-            pid = pid * 10 + (text[i] - '0');
-        } else if (pid > 0) {
-            kill(pid, SIGKILL);
-            pid = 0;
-        }
-    }
 }
 
 /* Reaps; returns 0 when no child is left. */
@@ -70,7 +50,6 @@ static int reap_children(struct watcher *watcher)
         pc_begin(&out, PC_EXITED, 0);
         pc_put_u32(&out, PC_F_STATUS, (uint32_t)status);
         pc_send(watcher->control, &out, NULL, 0, 0);
-        watcher->news->ended();
     }
 }
 
@@ -98,16 +77,16 @@ static void serve(struct watcher *watcher)
     pc_release(&in);
 }
 
-/* Lives until nothing of the command is left. */
-static _Noreturn void watch(struct watcher *watcher)
+/* Returns when nothing of the command is left. */
+static void watch(struct watcher *watcher)
 {
     struct pc_out out;
     while (reap_children(watcher)) {
         struct pollfd polls[2] = { { .fd = watcher->control, .events = POLLIN }, { .fd = watcher->signals, .events = POLLIN } };
         if (watcher->killing)
-            kill_children();
+            family_kill();
         if (poll(polls, 2, watcher->killing ? KILL_PAUSE_MS : -1) < 0 && errno != EINTR)
-            break;
+            _exit(1);
         if (polls[1].revents & POLLIN) {
             struct signalfd_siginfo ignored;
             while (read(watcher->signals, &ignored, sizeof ignored) > 0)
@@ -124,31 +103,33 @@ static _Noreturn void watch(struct watcher *watcher)
         pc_begin(&out, PC_TREE_DEAD, 0);
         pc_send(watcher->control, &out, NULL, 0, 0);
     }
-    _exit(0);
 }
 
-void command_watch(struct pc_in *in, const struct agent *agent, const struct watcher_news *news)
+void command_watch(struct pc_in *in, const struct agent *agent, void (*started)(void))
 {
-    struct watcher watcher = { .control = in->fd_count > 0 ? in->fds[0] : -1, .signals = agent->signals, .news = news };
+    struct watcher watcher = { .control = in->fd_count > 0 ? in->fds[0] : -1, .signals = agent->signals };
     struct pc_failure failure = { 0 };
     struct pc_out out;
-    if (in->fd_count < 4)
-        _exit(1); /* the sender sees the end of file on its control socket */
+    if (in->fd_count < 4) {
+        pc_release(in); /* the sender sees the end of file on its control socket */
+        return;
+    }
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
     in->fds[0] = -1;
     watcher.command = launch(in, agent->rootless_ids, &failure);
-    if (watcher.command < 0) {
-        pc_send_failure(watcher.control, 0, &failure);
-        news->taken();
-        _exit(0);
-    }
     /* Or a reader of the command's output would not see its end before ours. */
     pc_release(in);
-    pc_begin(&out, PC_STARTED, 0);
-    pc_put_u32(&out, PC_F_PID, (uint32_t)watcher.command);
-    /* The kernel translates the pid in the credentials for who receives them. It may be a
-       zombie already, never gone: we have not waited for it. */
-    pc_send(watcher.control, &out, NULL, 0, watcher.command);
-    news->taken();
-    watch(&watcher);
+    if (watcher.command < 0) {
+        pc_send_failure(watcher.control, 0, &failure);
+    } else {
+        pc_begin(&out, PC_STARTED, 0);
+        pc_put_u32(&out, PC_F_PID, (uint32_t)watcher.command);
+        /* The kernel translates the pid in the credentials for who receives them. It may be a
+           zombie already, never gone: we have not waited for it. */
+        pc_send(watcher.control, &out, NULL, 0, watcher.command);
+        started();
+        watch(&watcher);
+    }
+    if (watcher.control >= 0)
+        close(watcher.control); /* its end of file says that nothing of the command is left */
 }

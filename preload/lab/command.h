@@ -13,14 +13,9 @@ struct agent {
     int rootless_ids; /* how many ids are mapped, 0 when there is no user namespace */
 };
 
-/* What a watcher tells the agent. */
-struct watcher_news {
-    void (*taken)(void); /* the command runs, or could not be started */
-    void (*ended)(void); /* its end has been reported */
-};
-
-/* Serves a PC_EXEC in this process, which becomes the command's watcher and answers on
-   the control descriptor that came with it. */
-_Noreturn void command_watch(struct pc_in *in, const struct agent *agent, const struct watcher_news *news);
+/* Serves a PC_EXEC in this process, which is the command's watcher until nothing of it is
+   left, and answers on the control descriptor that came with it. `started` is called when
+   the command runs; when it cannot, it is not. */
+void command_watch(struct pc_in *in, const struct agent *agent, void (*started)(void));
 
 #endif

@@ -2,51 +2,32 @@
 #include "lab.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "../common/message.h"
 #include "../common/sys.h"
+#include "cow.h"
 #include "create.h"
+#include "end.h"
+#include "fabric.h"
+#include "helper.h"
+#include "keep.h"
 #include "lifeline.h"
+#include "limit.h"
 #include "link.h"
-#include "netlink.h"
+#include "machine.h"
+#include "mount.h"
 #include "registry.h"
+#include "rootfs.h"
+#include "title.h"
 
 static struct template template;
-
-enum { END_AT_ONCE = 64 };
-
-/* Containers that were killed: waits for their deaths, later drops their mounts. */
-struct ending {
-    struct container *container[END_AT_ONCE];
-    int mounts[END_AT_ONCE];
-    int count;
-};
-
-static int await_deaths(struct ending *ending)
-{
-    int failed = 0;
-    for (int i = 0; i < ending->count; i++)
-        failed |= registry_bury(ending->container[i], &ending->mounts[i]) < 0;
-    return failed;
-}
-
-static void drop_mounts(struct ending *ending)
-{
-    for (int i = 0; i < ending->count; i++)
-        if (ending->mounts[i] >= 0)
-            close(ending->mounts[i]);
-    ending->count = 0;
-}
 
 static void serve_end(struct pc_in *in)
 {
@@ -54,116 +35,44 @@ static void serve_end(struct pc_in *in)
     struct ending ending = { .count = 0 };
     int failed = 0;
     pc_fields(&cursor, in);
-    /* As many as fit are killed before the first is waited for. One that the lab does not
-       know has ended already, by itself. */
     for (char *value; (value = pc_next(&cursor));) {
-        struct container *container = cursor.field.type == PC_F_ID ? registry_find(pc_u32(&cursor, value)) : NULL;
+        const uint32_t id = cursor.field.type == PC_F_ID ? pc_u32(&cursor, value) : 0;
+        struct container *container = registry_find(id);
         if (!container)
-            continue;
-        registry_kill(container);
-        ending.container[ending.count++] = container;
-        if (ending.count == END_AT_ONCE) {
-            failed |= await_deaths(&ending);
-            drop_mounts(&ending);
-        }
+            limit_end(id); /* it has ended already, by itself */
+        else if (!container->building) /* what is being built has no id yet for anybody */
+            failed |= end_one(&ending, container);
     }
-    failed |= await_deaths(&ending);
+    failed |= end_await(&ending);
     struct pc_out out;
     pc_begin(&out, PC_OK, in->header.request);
     if (failed)
-        pc_send_error(FD_CONTROL, in->header.request, "end a container", NULL, ETIMEDOUT, "one of its processes hangs in the kernel (state D in ps)");
+        pc_send_error(FD_CONTROL, in->header.request, "end a container", NULL, ETIMEDOUT, END_REMEDY);
     else
         pc_send(FD_CONTROL, &out, NULL, 0, 0);
-    drop_mounts(&ending);
+    end_drop_mounts(&ending);
 }
 
-static int act_on_link(int fabric, uint32_t link, uint32_t action, int end, struct pc_failure *failure)
-{
-    struct container *container = registry_find_end(link, end);
-    if (!container)
-        return pc_fail_as(failure, "find", "the link", ENOENT, "its hosts have been closed");
-    switch (action) {
-    case PC_CUT:
-    case PC_HEAL:
-        return link_pass(fabric, link, end, action == PC_HEAL, failure);
-    case PC_UNPLUG:
-    case PC_PLUG:
-        return link_carrier(fabric, link, end, action == PC_PLUG, container->netlink, failure);
-    default:
-        return pc_fail_as(failure, "act on", "the link", EINVAL, NULL);
-    }
-}
-
-static int greet_both(uint32_t link, struct pc_failure *failure)
-{
-    const struct container *container[LINK_ENDS] = { registry_find_end(link, 0), registry_find_end(link, 1) };
-    if (!container[0] || !container[1])
-        return 0; /* one host is closed already: there is nobody to be greeted */
-    for (int i = 0; i < LINK_ENDS; i++)
-        if (link_greet(&container[i]->end, &container[!i]->end, failure) < 0)
-            return -1;
-    return 0;
-}
-
-static void serve_link(int fabric, struct pc_in *in)
+/* Hands out the netlink sockets of containers: many at once, and no other process need run for it. */
+static void serve_netlink(struct pc_in *in)
 {
     struct pc_cursor cursor;
-    struct pc_failure failure = { 0 };
-    uint32_t link = 0, action = ~0U, ends = 0;
+    struct pc_out out;
+    int fds[PC_FDS_MAX], count = 0, failed = 0;
     pc_fields(&cursor, in);
     for (char *value; (value = pc_next(&cursor));) {
-        if (cursor.field.type == PC_F_LINK)
-            link = pc_u32(&cursor, value);
-        else if (cursor.field.type == PC_F_ACTION)
-            action = pc_u32(&cursor, value);
-        else if (cursor.field.type == PC_F_ENDS)
-            ends = pc_u32(&cursor, value);
+        const struct container *container = cursor.field.type == PC_F_ID ? registry_find(pc_u32(&cursor, value)) : NULL;
+        if (!container || container->building || container->netlink < 0 || count == PC_FDS_MAX)
+            failed = 1;
+        else
+            fds[count++] = container->netlink;
     }
-    int failed = 0;
-    for (int end = 0; !failed && end < LINK_ENDS; end++)
-        failed = (ends >> end & 1) && act_on_link(fabric, link, action, end, &failure) < 0;
-    if (!failed && (action == PC_HEAL || action == PC_PLUG))
-        failed = greet_both(link, &failure) < 0;
-    if (failed) {
-        pc_send_failure(FD_CONTROL, in->header.request, &failure);
+    if (failed || count == 0) {
+        pc_send_error(FD_CONTROL, in->header.request, "find the network of", "a host", ENOENT, "it has been closed, or has none of its own");
         return;
     }
-    struct pc_out out;
     pc_begin(&out, PC_OK, in->header.request);
-    pc_send(FD_CONTROL, &out, NULL, 0, 0);
-}
-
-/* The fabric: a network namespace without a process, known by one netlink socket in it.
-   A short-lived child makes it, as in a user namespace there is no way back from one. */
-static int make_fabric(struct pc_failure *failure)
-{
-    int pair[2];
-    struct pc_out out;
-    struct pc_in in;
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-        return pc_fail(failure, "make sockets for", "the fabric");
-    pid_t pid = pc_clone(0, NULL);
-    if (pid == 0) {
-        int fd = unshare(CLONE_NEWNET) < 0 ? -1 : nl_open();
-        /* The plugs only pass frames on: the fabric must never speak itself. */
-        if (fd >= 0 && pc_write_file(AT_FDCWD, MACHINE_PROC "/sys/net/ipv6/conf/default/disable_ipv6", "1", 1) < 0 && errno != ENOENT)
-            fd = -1;
-        pc_begin(&out, PC_OK, (uint32_t)errno);
-        pc_send(pair[1], &out, &fd, fd >= 0, 0);
-        _exit(0);
-    }
-    close(pair[1]);
-    int fabric = -1, got = pid < 0 ? -1 : pc_receive(pair[0], &in);
-    if (got > 0 && in.fd_count == 1)
-        fabric = in.fds[0];
-    else if (got > 0)
-        errno = (int)in.header.request;
-    if (fabric < 0)
-        pc_fail(failure, "make a network namespace for", "the fabric");
-    close(pair[0]);
-    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-        continue;
-    return fabric;
+    pc_send(FD_CONTROL, &out, fds, count, 0);
 }
 
 static void report_started(const struct lab_options *options, int pid)
@@ -192,11 +101,29 @@ static int serve(const struct lab_options *options, int fabric)
     if (got < 0)
         pc_send_error(FD_CONTROL, in.header.request, "receive a request", NULL, errno, "the client and pclab must be of one version");
     else if (in.header.op == PC_CREATE)
-        create_serve(&template, options, fabric, &in);
+        create_serve(&template, options, &in);
     else if (in.header.op == PC_END)
         serve_end(&in);
-    else if (in.header.op == PC_LINK)
-        serve_link(fabric, &in);
+    else if (in.header.op == PC_FABRIC)
+        fabric_serve(&in);
+    else if (in.header.op == PC_NETLINK)
+        serve_netlink(&in);
+    else if (in.header.op == PC_KEEP)
+        keep_serve(&in);
+    else if (in.header.op == PC_ROOTFS)
+        rootfs_serve(options, &in);
+    else if (in.header.op == PC_ROOTFS_END)
+        rootfs_serve_end(&in);
+    else if (in.header.op == PC_MOUNT)
+        mount_serve(&in);
+    else if (in.header.op == PC_COW)
+        cow_serve(options, &in);
+    else if (in.header.op == PC_COW_END)
+        cow_serve_end(&in);
+    else if (in.header.op == PC_LIMIT)
+        limit_serve(&in);
+    else if (in.header.op == PC_HELPER)
+        helper_serve(fabric, &in);
     else
         pc_send_error(FD_CONTROL, in.header.request, "do a request", "the lab knows no such one", ENOSYS, "not in this version");
     pc_release(&in);
@@ -209,11 +136,18 @@ static void reap(int signals)
     struct signalfd_siginfo ignored;
     while (read(signals, &ignored, sizeof ignored) > 0)
         continue;
-    for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) {
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+        mount_reaped(pid, status);
         struct container *container = registry_find_pid(pid);
+        const uint32_t id = container ? container->id : 0;
         int mounts = -1;
-        if (container && registry_bury(container, &mounts) == 0 && mounts >= 0)
+        if (!container || container->building || registry_bury(container, &mounts) < 0)
+            continue;
+        if (mounts >= 0)
             close(mounts);
+        if (keep_is_detached()) /* else pytest looks what was used, and ends it by its number */
+            limit_end(id);
     }
 }
 
@@ -225,28 +159,49 @@ static int open_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+static _Noreturn void leave(void)
+{
+    limit_end_all();
+    _exit(0); /* and the kernel ends every process of our pid namespace */
+}
+
 _Noreturn void lab_run(struct lab_options *options, int pid)
 {
-    enum { CONTROL = LIFELINE_FDS, SIGNALS, COUNT };
+    enum { CONTROL = LIFELINE_FDS, SIGNALS, VISITORS, BUILDING, COUNT = BUILDING + CREATE_MAX };
     struct pc_failure failure = { 0 };
     struct pollfd polls[COUNT];
     int fabric = -1;
-    if (template_build(&template, options, &failure) < 0 || (fabric = make_fabric(&failure)) < 0 || link_fabric(fabric, &failure) < 0) {
+    if (machine_keep(&failure) < 0 || template_build(&template, options, &failure) < 0 || (fabric = fabric_make(&failure)) < 0 || link_fabric(fabric, &failure) < 0) {
         pc_send_failure(FD_CONTROL, 0, &failure);
         _exit(1);
     }
+    title_shorten("pclab"); /* the template is built: the options have served */
+    create_prepare();
     report_started(options, pid);
     lifeline_fill(polls);
     polls[CONTROL] = (struct pollfd){ .fd = FD_CONTROL, .events = POLLIN };
     polls[SIGNALS] = (struct pollfd){ .fd = open_signals(), .events = POLLIN };
     for (;;) {
-        if (poll(polls, COUNT, -1) < 0 && errno != EINTR)
+        polls[VISITORS] = (struct pollfd){ .fd = keep_listener(), .events = POLLIN };
+        create_polls(polls + BUILDING);
+        if (poll(polls, COUNT, create_is_busy() ? CREATE_TICK_MS : -1) < 0) {
+            if (errno == EINTR)
+                continue;
             _exit(1);
-        if (lifeline_cut(polls))
-            _exit(0); /* and the kernel ends every process of our pid namespace */
+        }
+        if (!keep_is_detached() && lifeline_cut(polls))
+            leave();
+        create_progress(fabric, polls + BUILDING);
         if (polls[SIGNALS].revents & POLLIN)
             reap(polls[SIGNALS].fd);
-        if ((polls[CONTROL].revents & (POLLIN | POLLHUP)) && !serve(options, fabric))
-            _exit(0);
+        if (polls[VISITORS].revents & POLLIN)
+            keep_answer();
+        if ((polls[CONTROL].revents & (POLLIN | POLLHUP)) && !serve(options, fabric) && !keep_is_detached())
+            leave();
+        if (keep_is_over())
+            leave();
+        if (keep_is_detached()) /* pytest and its lines to us are of no more interest */
+            for (int i = 0; i <= CONTROL; i++)
+                polls[i].fd = -1;
     }
 }

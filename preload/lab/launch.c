@@ -1,4 +1,5 @@
 #define _GNU_SOURCE
+#include "clock.h"
 #include "launch.h"
 
 #include <errno.h>
@@ -9,8 +10,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,6 +26,38 @@ enum { ARGS_MAX = 65536, ENV_MAX = 8192, PATH_SIZE = 4096 };
 static char *args[ARGS_MAX + 1];
 static char *environment[ENV_MAX + 2];
 
+static struct rlimit files; /* of commands; rlim_max 0: as it is */
+
+void launch_raise_limit(void)
+{
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+        files.rlim_max = 0;
+    const struct rlimit raised = { files.rlim_max, files.rlim_max };
+    if (files.rlim_max && setrlimit(RLIMIT_NOFILE, &raised) < 0)
+        files.rlim_max = 0;
+}
+
+static struct limit_spec limits[RLIMITS_MAX];
+static int limit_count;
+
+void launch_limit(const struct limit_spec *limit)
+{
+    if (limit->resource == RLIMIT_NOFILE)
+        files = (struct rlimit){ limit->soft, limit->hard };
+    else if (limit_count < RLIMITS_MAX)
+        limits[limit_count++] = *limit;
+}
+
+static int set_limits(void)
+{
+    if (files.rlim_max && setrlimit(RLIMIT_NOFILE, &files) < 0)
+        return -1;
+    for (int i = 0; i < limit_count; i++)
+        if (setrlimit((int)limits[i].resource, &(struct rlimit){ limits[i].soft, limits[i].hard }) < 0)
+            return -1;
+    return 0;
+}
+
 struct command {
     const char *cwd, *who;
     int arg_count, env_count;
@@ -31,7 +66,9 @@ struct command {
     int fds[PC_FDS_MAX];      /* what becomes descriptor numbers[i] */
     int numbers[PC_FDS_MAX];
     int fd_count;
+    int terminal; /* its standard input becomes its controlling terminal */
     int map_ids; /* become the user in one more user namespace */
+    int64_t clock; /* how far its clocks are ahead, in ns */
 };
 
 static int parse(struct pc_in *in, struct command *command, struct pc_failure *failure)
@@ -62,6 +99,14 @@ static int parse(struct pc_in *in, struct command *command, struct pc_failure *f
             break;
         case PC_F_USER:
             command->who = value;
+            break;
+        case PC_F_TERMINAL:
+            command->terminal = 1;
+            break;
+        case PC_F_VALUE:
+            if (cursor.field.length != sizeof command->clock)
+                return pc_fail_as(failure, "understand the clock of", "the command", EPROTO, NULL);
+            memcpy(&command->clock, value, sizeof command->clock);
             break;
         case PC_F_FD_NUMBER:
             if (command->fd_count + 1 >= in->fd_count)
@@ -161,6 +206,14 @@ static int exec_in_path(void)
     return error;
 }
 
+/* A descriptor that a process of ours has open may be of a directory of the machine's, and
+   /proc/self/fd leads to it. The kernel says then that one cannot get there from the root (getcwd(2)). */
+static int is_reachable(void)
+{
+    static char path[PATH_SIZE];
+    return syscall(SYS_getcwd, path, sizeof path) > 0 && path[0] == '/';
+}
+
 /* In the new process, which after vfork shares our memory: it may write `failure`. */
 static _Noreturn void run(const struct command *command, struct pc_failure *failure)
 {
@@ -171,8 +224,14 @@ static _Noreturn void run(const struct command *command, struct pc_failure *fail
         pc_fail(failure, "become the user", command->who);
     else if (command->cwd ? chdir(command->cwd) < 0 : chdir(command->user.home) < 0 && chdir("/") < 0)
         pc_fail(failure, "chdir", command->cwd ? command->cwd : "/");
+    else if (command->cwd && !is_reachable())
+        pc_fail_as(failure, "have as working directory", command->cwd, EXDEV, "it is not below the container's root, or has been removed");
     else if (place_fds(command) < 0)
         pc_fail(failure, "place the descriptors of", args[0]);
+    else if (set_limits() < 0)
+        pc_fail_as(failure, "set the limits (rlimits) of", args[0], errno, errno == EPERM ? "a hard limit can only be lowered" : NULL);
+    else if (command->terminal && ioctl(0, TIOCSCTTY, 0) < 0)
+        pc_fail(failure, "take as its terminal the standard input of", args[0]);
     else {
         sigprocmask(SIG_SETMASK, &none, NULL);
         pc_fail_as(failure, "exec", args[0], exec_in_path(), NULL);
@@ -180,31 +239,71 @@ static _Noreturn void run(const struct command *command, struct pc_failure *fail
     _exit(127);
 }
 
+/* What a copy of this process tells it, in a page that is shared. */
+struct told {
+    struct pc_failure failure;
+    pid_t pid;
+};
+
+/* A process whose clocks are shifted starts the command and ends; we are its subreaper. */
+static pid_t copy_with_clock(const struct command *command, struct told *told)
+{
+    const uint64_t flags = (command->map_ids ? CLONE_NEWUSER : 0) | CLONE_VFORK;
+    const pid_t middle = pc_clone(CLONE_VFORK, NULL);
+    if (middle == 0) {
+        if (clock_shift(command->clock, &told->failure) < 0)
+            _exit(1);
+        told->pid = pc_clone(flags, NULL);
+        if (told->pid == 0)
+            return 0;
+        if (told->pid < 0)
+            pc_fail(&told->failure, "start a process for", args[0]);
+        _exit(0);
+    }
+    while (middle > 0 && waitpid(middle, NULL, 0) < 0 && errno == EINTR)
+        continue;
+    return middle > 0 ? told->pid : middle;
+}
+
+/* Where a process that shares our memory will not do: that may not make a user namespace, nor
+   have other clocks. */
+static pid_t copy(const struct command *command, struct told *told)
+{
+    if (command->clock)
+        return copy_with_clock(command, told);
+    return pc_clone(CLONE_NEWUSER | CLONE_VFORK, NULL);
+}
+
 pid_t launch(struct pc_in *in, int rootless_ids, struct pc_failure *failure)
 {
     static struct command command;
+    memset(&command, 0, sizeof command); /* a watcher launches one command after another */
+    args[0] = NULL;
     if (parse(in, &command, failure) < 0)
         return -1;
+    args[command.arg_count] = environment[command.env_count] = NULL;
     command.map_ids = command.who && rootless_ids == 1 && command.user.uid != 0;
-    struct pc_failure *seen = failure;
+    struct told *told = NULL;
     pid_t pid;
-    if (command.map_ids) {
-        /* A process that shares memory may not make a user namespace: so a copy, which
-           tells its failure in a page that is shared. */
-        seen = mmap(NULL, sizeof *seen, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-        if (seen == MAP_FAILED)
+    if (command.map_ids || command.clock) {
+        told = mmap(NULL, sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (told == MAP_FAILED)
             return pc_fail(failure, "start a process for", args[0]);
-        pid = pc_clone(CLONE_NEWUSER | CLONE_VFORK, NULL);
+        told->pid = -1;
+        pid = copy(&command, told);
     } else {
         pid = vfork();
     }
     if (pid == 0)
-        run(&command, seen);
-    if (pid < 0)
-        return pc_fail(failure, "start a process for", args[0]);
-    if (!seen->step)
+        run(&command, told ? &told->failure : failure);
+    if (told)
+        *failure = told->failure;
+    if (pid < 0 && !failure->step)
+        pc_fail(failure, "start a process for", args[0]);
+    if (told)
+        munmap(told, sizeof *told); /* a watcher launches many */
+    if (pid < 0 || !failure->step)
         return pid;
-    *failure = *seen;
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         continue;
     return -1;

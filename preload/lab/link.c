@@ -7,7 +7,6 @@
 #include <linux/if.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
-#include <linux/neighbour.h>
 #include <linux/pkt_cls.h>
 #include <linux/rtnetlink.h>
 #include <linux/tc_act/tc_mirred.h>
@@ -18,6 +17,9 @@
 
 #include "../common/sys.h"
 #include "netlink.h"
+
+/* Faults have filters before it (network/fabric.py). */
+#define REDIRECT_PRIORITY 10U
 
 enum { WAIT_TRIES = 4000, EAGER_TRIES = 20, PAUSE_US = 50, MTU = 1500 };
 
@@ -87,7 +89,7 @@ static struct tcmsg *put_filter(struct nl_batch *batch, uint16_t type, uint16_t 
 {
     struct tcmsg *tc = put_tc(batch, type, flags, plug);
     tc->tcm_parent = TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS);
-    tc->tcm_info = TC_H_MAKE(1U << 16, htons(0x0003 /* ETH_P_ALL */));
+    tc->tcm_info = TC_H_MAKE(REDIRECT_PRIORITY << 16, htons(0x0003 /* ETH_P_ALL */));
     return tc;
 }
 
@@ -278,64 +280,4 @@ int link_wire(int fabric, uint32_t link, const struct link_end end[LINK_ENDS], s
         if (attach(fabric, link, i, &end[i], failure) < 0)
             return -1;
     return join(fabric, link, end, failure);
-}
-
-int link_pass(int fabric, uint32_t link, int from, int pass, struct pc_failure *failure)
-{
-    struct nl_batch batch;
-    const uint32_t plug = link_plug_index(link, from);
-    nl_begin(&batch);
-    if (pass) {
-        put_redirect(&batch, plug, link_plug_index(link, !from));
-    } else {
-        struct tcmsg *tc = put_filter(&batch, RTM_DELTFILTER, 0, plug);
-        tc->tcm_handle = 1;
-        nl_put_string(&batch, TCA_KIND, "bpf");
-    }
-    if (nl_send(fabric, &batch, NULL, NULL) >= 0 && errno != (pass ? EEXIST : ENOENT))
-        return pc_fail(failure, pass ? "redirect" : "stop redirecting", "a plug of the link");
-    return 0;
-}
-
-int link_carrier(int fabric, uint32_t link, int end, int up, int netlink, struct pc_failure *failure)
-{
-    struct nl_batch batch;
-    const uint32_t plug = link_plug_index(link, end);
-    const uint32_t host = LINK_HOST_INDEX;
-    nl_begin(&batch);
-    put_link(&batch, RTM_NEWLINK, 0, plug, up ? IFF_UP : 0);
-    if (up)
-        put_query(&batch, plug);
-    if ((up ? send_until_up(fabric, &batch, &plug, 1) : nl_send(fabric, &batch, NULL, NULL)) >= 0)
-        return pc_fail(failure, up ? "plug in" : "unplug", "the link");
-    nl_begin(&batch);
-    put_query(&batch, host);
-    struct seen ignored = { 0 };
-    /* The query also makes the loss of carrier visible at once to who looks next. */
-    int failed = up ? send_until_up(netlink, &batch, &host, 1) : nl_send(netlink, &batch, see, &ignored);
-    return failed < 0 ? 0 : pc_fail(failure, "read the state of", "the host's interface");
-}
-
-/* Neither creates an entry (no NLM_F_CREATE) nor overrides an address that is known (no
-   NLM_F_REPLACE), so a host that has taken another hardware address is left alone. */
-static void put_neighbour(struct nl_batch *batch, int family, const void *address, size_t size, const uint8_t *mac)
-{
-    struct ndmsg *message = nl_message(batch, RTM_NEWNEIGH, 0, sizeof *message);
-    message->ndm_family = (uint8_t)family;
-    message->ndm_ifindex = LINK_HOST_INDEX;
-    message->ndm_state = NUD_STALE;
-    nl_put(batch, NDA_DST, address, size);
-    nl_put(batch, NDA_LLADDR, mac, 6);
-}
-
-int link_greet(const struct link_end *end, const struct link_end *peer, struct pc_failure *failure)
-{
-    struct nl_batch batch;
-    nl_begin(&batch);
-    put_neighbour(&batch, AF_INET, peer->ip4, sizeof peer->ip4, peer->mac);
-    if (peer->prefix6)
-        put_neighbour(&batch, AF_INET6, peer->ip6, sizeof peer->ip6, peer->mac);
-    if (nl_send(end->netlink, &batch, NULL, NULL) >= 0 && errno != ENOENT)
-        return pc_fail(failure, "tell a hardware address to", end->name);
-    return 0;
 }

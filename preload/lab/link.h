@@ -33,15 +33,4 @@ int link_wire(int fabric, uint32_t link, const struct link_end end[LINK_ENDS], s
 /* Brings lo up, in whatever namespace the socket belongs to. */
 int link_loopback(int netlink, struct pc_failure *failure);
 
-/* Lets frames that end `from` sends pass, or not. Both are idempotent. */
-int link_pass(int fabric, uint32_t link, int from, int pass, struct pc_failure *failure);
-
-/* Sets the carrier of end `end`'s interface, by setting its plug up or down. When it
-   comes back, returns after the host's side (socket `netlink`) is usable again. */
-int link_carrier(int fabric, uint32_t link, int end, int up, int netlink, struct pc_failure *failure);
-
-/* Tells host `end` the hardware address of its peer, if it is asking for it: a request that
-   was lost on the way is repeated after a second only, and everything waits for it. */
-int link_greet(const struct link_end *end, const struct link_end *peer, struct pc_failure *failure);
-
 #endif

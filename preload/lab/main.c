@@ -19,7 +19,10 @@
 #include "../common/privilege.h"
 #include "../common/sys.h"
 #include "lab.h"
+#include "launch.h"
 #include "lifeline.h"
+#include "skeleton.h"
+#include "title.h"
 
 extern char **environ;
 
@@ -31,6 +34,21 @@ static void usage(void)
     if (write(2, text, sizeof text - 1) < 0)
         _exit(71);
     _exit(64);
+}
+
+/* "755:0:0:named" */
+static int parse_run_directory(struct lab_options *options, const char *text)
+{
+    unsigned mode, uid, gid;
+    int used = 0;
+    if (options->run_directory_count == RUN_DIRECTORIES_MAX || sscanf(text, "%o:%u:%u:%n", &mode, &uid, &gid, &used) != 3 || used == 0)
+        return -1;
+    if (strlen(text + used) >= RUN_DIRECTORY_SIZE)
+        return -1;
+    struct run_directory *directory = &options->run_directories[options->run_directory_count++];
+    *directory = (struct run_directory){ .mode = mode & 07777, .uid = uid, .gid = gid };
+    strcpy(directory->path, text + used);
+    return 0;
 }
 
 static void parse(int argc, char **argv, struct lab_options *options)
@@ -47,6 +65,8 @@ static void parse(int argc, char **argv, struct lab_options *options)
             options->gid_map = value;
         else if (strcmp(argv[i], "--fail-step") == 0)
             options->fail_step = atoi(value);
+        else if (strcmp(argv[i], "--run-directory") == 0 && parse_run_directory(options, value) == 0)
+            continue;
         else if ((writable || strcmp(argv[i], "--bind-ro") == 0) && options->bind_count < OPTION_BINDS_MAX)
             options->binds[options->bind_count++] = (struct bind_option){ value, writable };
         else
@@ -149,6 +169,7 @@ static void prepare_process(void)
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
     umask(0);
+    launch_raise_limit();
     lifeline_start();
     fcntl(FD_CONTROL, F_SETFD, FD_CLOEXEC);
     pc_close_range(FD_SECOND + 1, ~0U, 0);
@@ -159,6 +180,7 @@ int main(int argc, char **argv)
     static struct lab_options options;
     struct pc_failure failure = { 0 };
     int pair[2];
+    title_keep(argc, argv);
     parse(argc, argv, &options);
     prepare_process();
     if (lifeline_is_cut())
@@ -171,6 +193,8 @@ int main(int argc, char **argv)
     options.rootless = own_users || options.ids > 0;
     if (own_users)
         flags |= CLONE_NEWUSER;
+    if (own_users && options.uid_map)
+        skeleton_look();
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
         pc_send_error(FD_CONTROL, 0, "make sockets for", "the lab", errno, NULL);
         return 1;

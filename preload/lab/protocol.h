@@ -1,4 +1,4 @@
-/* The words between pytest and the lab; container/protocol.py says the same in Python,
+/* The words between pytest and the lab; lab/protocol.py says the same in Python,
    and a test compares the two. README.md tells the conversation.
 
    Every message is one SOCK_SEQPACKET datagram: a header, then fields. Integers are in
@@ -35,21 +35,44 @@ enum pc_op {
     PC_EXITED = 3,  /* command: STATUS */
     PC_TREE_DEAD = 4,
     /* to the lab */
-    PC_CREATE = 16, /* per container NAME first, then its own fields; LINK wires the two */
+    PC_CREATE = 16, /* per container NAME first, then its own fields; LINK wires two */
     PC_END = 17,    /* ID, any number of them */
-    PC_LINK = 18,   /* LINK, ACTION, ENDS */
-    PC_MOUNT = 19,
-    PC_HELPER = 20,
+    PC_MOUNT = 19,  /* ID, KIND, and as mount_request.h says: SOURCE, TARGET, OPTIONS.., FLAGS, VALUE.., fd -> VALUE.., fds */
+    PC_HELPER = 20,     /* ARG.., ID (else in the fabric); fds: program, its control socket -> PID, a pidfd */
     PC_LISTENER = 21,
-    PC_KEEP = 22,
+    PC_KEEP = 22,       /* ACTION, ID..; fds: a listening socket, a memfd with what others are told, per ID its agent's */
+    /* over a connection to that listening socket, one a connection */
+    PC_KEPT_LIST = 23,  /* ID: only those above it -> IDS, at most 240; the memfd */
+    PC_KEPT_ENTER = 24, /* ID -> its agent's socket */
+    PC_KEPT_END = 25,   /* ID, any number of them; none: all */
+    /* to the lab again */
+    PC_ROOTFS = 26,     /* PATH of a directory, or none: an empty one, to be filled; SOURCE, TARGET.. -> ROOTFS, the empty one's fd */
+    PC_ROOTFS_END = 27, /* ROOTFS */
+    PC_LIMIT = 28,      /* ID, NAME; fds: directories: the control group NAME in each goes with it */
+    PC_FABRIC = 29,     /* FAMILY, TYPE, PROTOCOL -> one fd, of the fabric's network */
+    PC_NETLINK = 30,    /* ID.. -> for each a netlink socket of its network, which all who ask share */
+    PC_COW = 56,        /* as cow.h says: ID, layers: SOURCE (of the machine), before it VALUE (its device and inode), or
+                           TARGET (of the stage).., PATH, OPTIONS.., FLAGS;
+                           fd: the stage, if there is one -> fds: the tree, the stage, and the store where there is one */
+    PC_COW_END = 57,    /* ID; fd: the stage */
     /* to a container's agent */
-    PC_EXEC = 32,   /* fds: control, stdin, stdout, stderr, extra ones; ARG.. ENV.. CWD USER FD_NUMBER.. */
+    PC_EXEC = 32,   /* fds: control, stdin, stdout, stderr, extra ones; ARG.. ENV.. CWD USER FD_NUMBER.. VALUE (clock) */
     PC_SOCKET = 33, /* FAMILY, TYPE, PROTOCOL -> one fd */
     PC_NETNS = 34,  /* -> one fd, of the network namespace */
-    PC_RENAME = 35,
+    PC_RENAME = 35, /* NAME, HOSTS: what the container is called from now on */
+    PC_EXPOSE = 36, /* fd: a listening socket; PORT, ADDRESS..: forwards what comes there to the first that answers */
+    PC_OPEN = 37,   /* PATH, KIND, FLAGS (of open(2)), MODE, USER, TARGET, VALUE (time): as the container resolves -> one fd */
+    PC_PTY = 38,    /* USER; fd: where to answer, or none -> two fds, the master and the terminal */
     /* to a command's watcher, over the control fd of its PC_EXEC */
     PC_SIGNAL = 48,    /* SIGNAL: to the process that was asked for */
     PC_KILL_TREE = 49, /* to it and to all that it started -> PC_TREE_DEAD */
+    /* to a wire, which is a helper */
+    PC_WIRE_HOSTS = 64, /* VALUE: a host's number; ADDRESS..: its addresses; the next host */
+    PC_WIRE_START = 65, /* from now on it takes frames */
+    PC_WIRE_SET = 66,   /* ENDS: nothing passes to them; FLAGS 1: forget conversations; VALUE: a rule; SOURCE.. TARGET..: for whom; the next rule */
+    PC_WIRE_COUNT = 67, /* -> VALUE, what happened to packets towards end 0, and another one, towards end 1 */
+    PC_WIRE_PROVE = 68, /* fds: a packet socket of each host */
+    PC_WIRE_END = 69,   /* -> as PC_WIRE_COUNT: sends what is delayed, and ends */
 };
 
 enum pc_field_type {
@@ -59,9 +82,20 @@ enum pc_field_type {
     PC_F_LINK, PC_F_ACTION, PC_F_ENDS,
     PC_F_ARG, PC_F_ENV, PC_F_CWD, PC_F_USER, PC_F_FD_NUMBER,
     PC_F_FAMILY, PC_F_TYPE, PC_F_PROTOCOL, PC_F_SIGNAL,
+    PC_F_TERMINAL, PC_F_PORT, PC_F_ADDRESS,
+    PC_F_ROOTFS, PC_F_SOURCE, PC_F_TARGET, PC_F_KIND, PC_F_OPTIONS, PC_F_FLAGS, PC_F_PATH, PC_F_MODE,
+    PC_F_CAPABILITIES, PC_F_RLIMIT, PC_F_VALUE, PC_F_SETTING,
 };
 
 enum pc_network { PC_NETWORK_OWN = 0, PC_NETWORK_HOST = 1 };
-enum pc_action { PC_CUT = 0, PC_HEAL = 1, PC_UNPLUG = 2, PC_PLUG = 3 };
+enum pc_keep { PC_PUBLISH = 0, PC_DETACH = 1 };
+enum pc_mount {
+    PC_MOUNT_BIND = 0, PC_MOUNT_TMPFS = 1, PC_MOUNT_OVERLAY = 2, PC_MOUNT_DEVPTS = 3,
+    PC_MOUNT_LOOK = 4, PC_MOUNT_CHANGE = 5, PC_MOUNT_RESIZE = 6, PC_MOUNT_FILL = 7, PC_MOUNT_UNMOUNT = 8,
+};
+enum pc_mount_flag {
+    PC_FLAG_READONLY = 1, PC_FLAG_NOEXEC = 2, PC_FLAG_CLEAR = 4, PC_FLAG_RECURSIVE = 8, PC_FLAG_INODES = 16,
+};
+enum pc_file { PC_FILE_OPEN = 0, PC_FILE_DIRECTORY = 1, PC_FILE_LINK = 2 };
 
 #endif

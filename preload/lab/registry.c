@@ -23,10 +23,15 @@ struct container *registry_add(void)
             continue;
         if (i >= used)
             used = i + 1;
-        containers[i] = (struct container){ .id = ++last_id, .pidfd = -1, .status = -1, .netlink = -1, .mounts = -1 };
+        containers[i] = (struct container){ .id = ++last_id, .pidfd = -1, .status = -1, .netlink = -1, .mounts = -1, .line = -1 };
         return &containers[i];
     }
     return NULL;
+}
+
+uint32_t registry_place(const struct container *container)
+{
+    return (uint32_t)(container - containers);
 }
 
 struct container *registry_find(uint32_t id)
@@ -37,18 +42,19 @@ struct container *registry_find(uint32_t id)
     return NULL;
 }
 
+struct container *registry_next(uint32_t id)
+{
+    struct container *next = NULL;
+    for (uint32_t i = 0; i < used; i++)
+        if (containers[i].id > id && (!next || containers[i].id < next->id))
+            next = &containers[i];
+    return next;
+}
+
 struct container *registry_find_pid(pid_t pid)
 {
     for (uint32_t i = 0; i < used; i++)
         if (containers[i].id != 0 && containers[i].pid == pid)
-            return &containers[i];
-    return NULL;
-}
-
-struct container *registry_find_end(uint32_t link, int which)
-{
-    for (uint32_t i = 0; i < used; i++)
-        if (containers[i].id != 0 && containers[i].netlink >= 0 && containers[i].link == link && containers[i].which == which)
             return &containers[i];
     return NULL;
 }
@@ -81,6 +87,8 @@ int registry_bury(struct container *container, int *mounts)
         close(container->status);
     if (container->netlink >= 0)
         close(container->netlink);
+    if (container->line >= 0)
+        close(container->line);
     *mounts = container->mounts;
     container->id = 0;
     return 0;

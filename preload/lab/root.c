@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "../common/sys.h"
-#include "container.h"
+#include "root.h"
 
 int step_begins(struct steps *steps, const char *step, const char *object)
 {
@@ -19,24 +19,13 @@ int step_begins(struct steps *steps, const char *step, const char *object)
     return 0;
 }
 
-/* Does one step unless it is the one to fail; `done` is evaluated only then. */
-#define STEP(step, object, done) \
-    do { \
-        if (!step_begins(steps, step, object)) \
-            return -1; \
-        if ((done) < 0) \
-            return pc_fail(steps->failure, step, object); \
-    } while (0)
-
-/* Clones the mount at the directory `from` and attaches it at `to`. */
-static int place(const char *from, const char *to)
+int root_place(const char *from, const char *to)
 {
     CLEANUP_FD int tree = pc_open_tree(AT_FDCWD, from, OPEN_TREE_CLONE);
     return tree < 0 ? -1 : pc_move_mount(tree, AT_FDCWD, to);
 }
 
-/* The same, with all mounts below it. */
-static int place_tree(const char *from, const char *to)
+int root_place_tree(const char *from, const char *to)
 {
     CLEANUP_FD int tree = pc_open_tree(AT_FDCWD, from, OPEN_TREE_CLONE | AT_RECURSIVE);
     return tree < 0 ? -1 : pc_move_mount(tree, AT_FDCWD, to);
@@ -50,14 +39,12 @@ static int write_new(const char *path, const char *text, size_t length)
     return write(fd, text, length) == (ssize_t)length ? 0 : -1;
 }
 
-/* The files that name this host. They are written straight into the upper, before it is
-   one: what an overlay shows of a changed upper is undefined. */
-static int write_names(const struct template *template, const struct container_spec *spec, struct steps *steps)
+int root_write_names(const char *etc, const struct container_spec *spec, struct steps *steps)
 {
     static const char resolver[] = "# There is no name server in here: names are in /etc/hosts.\n";
     char name[NAME_SIZE + 1];
     int length = snprintf(name, sizeof name, "%s\n", spec->name);
-    STEP("enter", "the upper of /etc", chdir(template->common ? "/proc/c/common/etc" : "/proc/c/etc"));
+    STEP("enter", "the upper of /etc", chdir(etc));
     STEP("write", "/etc/hosts", write_new("hosts", spec->hosts, spec->hosts_length));
     STEP("write", "/etc/hostname", write_new("hostname", name, (size_t)length));
     if (!spec->host_network)
@@ -66,7 +53,7 @@ static int write_names(const struct template *template, const struct container_s
     return 0;
 }
 
-static int mount_overlay(const char *lower, const char *name, const char *target, const char *more, struct steps *steps)
+int root_mount_overlay(const char *lower, const char *name, const char *target, const char *more, struct steps *steps)
 {
     char options[512];
     snprintf(options, sizeof options, "lowerdir=%s,upperdir=/proc/c/%s,workdir=/proc/c/work-%s%s", lower, name, name, more);
@@ -81,23 +68,23 @@ static int make_private(const struct template *template, const struct private_di
     switch (directory->kind) {
     case PRIVATE_COMMON:
         snprintf(from, sizeof from, "/proc/o/%s", directory->name);
-        STEP("bind a private directory on", target, place(from, target));
+        STEP("bind a private directory on", target, root_place(from, target));
         return 0;
     case PRIVATE_OVERLAY:
-        return mount_overlay(directory->lower, directory->name, target, template->overlay_options, steps);
+        return root_mount_overlay(directory->lower, directory->name, target, template->overlay_options, steps);
     case PRIVATE_TMPFS:
         snprintf(from, sizeof from, "/proc/c/%s", directory->name);
-        STEP("bind a private directory on", target, place(from, target));
+        STEP("bind a private directory on", target, root_place(from, target));
         return 0;
     case PRIVATE_READONLY:
         snprintf(from, sizeof from, "/proc/lower/%s", directory->name);
-        STEP("bind read-only", target, place(from, target));
+        STEP("bind read-only", target, root_place(from, target));
         return 0;
     }
     return 0;
 }
 
-static int make_directories(const char *name, int overlay, struct steps *steps)
+int root_make_upper(const char *name, int overlay, struct steps *steps)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/c/%s", name);
@@ -110,19 +97,18 @@ static int make_directories(const char *name, int overlay, struct steps *steps)
     return 0;
 }
 
-/* The container's own tmpfs and the directories in it that the rest is made of. */
-static int make_storage(const struct template *template, struct steps *steps)
+int root_make_storage(const struct template *template, struct steps *steps)
 {
     STEP("mount a tmpfs for", "the container", mount("container", "/proc/c", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755"));
     STEP("make", "/tmp", mkdir("/proc/c/tmp", 01777));
     STEP("make", "/run", mkdir("/proc/c/run", 0755));
     STEP("make", "/run/lock", mkdir("/proc/c/run/lock", 01777));
     STEP("make", "/dev/shm", mkdir("/proc/c/shm", 01777));
-    if (template->common && (make_directories("common", 1, steps) < 0 || make_directories("common/etc", 0, steps) < 0))
+    if (template->common && (root_make_upper("common", 1, steps) < 0 || root_make_upper("common/etc", 0, steps) < 0))
         return -1;
     for (int i = 0; i < template->directory_count; i++) {
         const struct private_directory *directory = &template->directories[i];
-        if (directory->kind != PRIVATE_COMMON && make_directories(directory->name, directory->kind == PRIVATE_OVERLAY, steps) < 0)
+        if (directory->kind != PRIVATE_COMMON && root_make_upper(directory->name, directory->kind == PRIVATE_OVERLAY, steps) < 0)
             return -1;
     }
     return 0;
@@ -145,6 +131,22 @@ static int make_path(const char *path)
     return 0;
 }
 
+/* Their owner is of the machine; of ids that are not mapped here it stays ours. */
+static int make_run_directories(const struct template *template, struct steps *steps)
+{
+    char path[PATH_SIZE + 16];
+    for (int i = 0; i < template->run_directory_count; i++) {
+        const struct run_directory *directory = &template->run_directories[i];
+        snprintf(path, sizeof path, "run/%s", directory->path);
+        STEP("make", path, make_path(path));
+        snprintf(path, sizeof path, "/proc/c/run/%s", directory->path);
+        STEP("set the mode of", path + 7, chmod(path, directory->mode));
+        if (lchown(path, directory->uid, directory->gid) < 0 && errno != EINVAL && errno != EPERM)
+            return pc_fail(steps->failure, "set the owner of", path + 7);
+    }
+    return 0;
+}
+
 static int make_late_binds(const struct template *template, struct steps *steps)
 {
     char from[32], to[PATH_SIZE + 8];
@@ -154,7 +156,7 @@ static int make_late_binds(const struct template *template, struct steps *steps)
         snprintf(to, sizeof to, "/%s", bind->path);
         if (bind->make)
             STEP("make the place of", to, make_path(bind->path));
-        STEP("bind", to, place_tree(from, to));
+        STEP("bind", to, root_place_tree(from, to));
     }
     return 0;
 }
@@ -182,11 +184,10 @@ static int guard_proc(const struct container_spec *spec, struct steps *steps)
     return 0;
 }
 
-static int mount_kernel_views(const struct template *template, const struct container_spec *spec, struct steps *steps)
+int root_mount_views(const struct template *template, const struct container_spec *spec, struct steps *steps)
 {
     const unsigned long harmless = MS_NOSUID | MS_NODEV | MS_NOEXEC;
     STEP("mount devpts on", "/dev/pts", mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620"));
-    STEP("bind a private directory on", "/dev/shm", place("/proc/c/shm", "/dev/shm"));
     STEP("mount mqueue on", "/dev/mqueue", mount("mqueue", "/dev/mqueue", "mqueue", harmless, NULL));
     if (!step_begins(steps, "mount a fresh proc on", "/proc"))
         return -1;
@@ -209,18 +210,26 @@ int root_show_network(const struct container_spec *spec, struct steps *steps)
     return 0;
 }
 
-int root_build(const struct template *template, const struct container_spec *spec, struct steps *steps)
+static int build_host(const struct template *template, const struct container_spec *spec, struct steps *steps)
 {
-    if (make_storage(template, steps) < 0 || write_names(template, spec, steps) < 0)
+    if (root_make_storage(template, steps) < 0 || make_run_directories(template, steps) < 0 || root_write_names(template->common ? "/proc/c/common/etc" : "/proc/c/etc", spec, steps) < 0)
         return -1;
-    if (template->common && mount_overlay("/proc/lower/common", "common", "/proc/o", "", steps) < 0)
+    if (template->common && root_mount_overlay("/proc/lower/common", "common", "/proc/o", "", steps) < 0)
         return -1;
     for (int i = 0; i < template->directory_count; i++)
         if (make_private(template, &template->directories[i], steps) < 0)
             return -1;
-    STEP("bind a private directory on", "/tmp", place("/proc/c/tmp", "/tmp"));
-    STEP("bind a private directory on", "/run", place("/proc/c/run", "/run"));
-    if (make_late_binds(template, steps) < 0 || mount_kernel_views(template, spec, steps) < 0)
+    STEP("bind a private directory on", "/tmp", root_place("/proc/c/tmp", "/tmp"));
+    STEP("bind a private directory on", "/run", root_place("/proc/c/run", "/run"));
+    STEP("bind a private directory on", "/dev/shm", root_place("/proc/c/shm", "/dev/shm"));
+    if (make_late_binds(template, steps) < 0 || root_mount_views(template, spec, steps) < 0)
+        return -1;
+    return 0;
+}
+
+int root_build(const struct template *template, const struct container_spec *spec, struct steps *steps)
+{
+    if (template->tree ? tree_build(template, spec, steps) < 0 : build_host(template, spec, steps) < 0)
         return -1;
     STEP("set the host name", spec->name, sethostname(spec->name, strlen(spec->name)));
     return 0;

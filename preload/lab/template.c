@@ -40,8 +40,7 @@ int template_bind(const char *from, const char *to, int readonly)
     return pc_move_mount(tree, AT_FDCWD, to);
 }
 
-/* Makes a small tmpfs our root and puts the machine's at /proc/old. */
-static int take_root(struct pc_failure *failure)
+int template_begin(struct pc_failure *failure)
 {
     static const char *const directories[] = { "/tmp/proc", "/tmp/proc/old", "/tmp/proc/machine", "/tmp/proc/lower", "/tmp/proc/late", "/tmp/proc/skel", "/tmp/proc/c", "/tmp/proc/o", "/tmp/proc/try" };
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
@@ -109,7 +108,7 @@ static int add_entries(struct pc_failure *failure)
 
 /* A /dev of harmless devices; terminals, shared memory and the log are each container's
    own. It is read-only, so one is enough for all. */
-static int add_dev(struct pc_failure *failure)
+int template_add_dev(struct pc_failure *failure)
 {
     static const char *const nodes[] = { "null", "zero", "full", "random", "urandom", "tty" };
     static const char *const links[][2] = { { "/proc/self/fd", "/dev/fd" }, { "/proc/self/fd/0", "/dev/stdin" },
@@ -149,8 +148,7 @@ static int has_content(const char *path)
     return count > 2;
 }
 
-/* Whether overlay takes this lower here: tried, since who knows all its conditions. */
-static int overlay_works(const struct template *template, const char *lower)
+int template_overlay_works(const struct template *template, const char *lower)
 {
     char options[PATH_SIZE];
     snprintf(options, sizeof options, "lowerdir=%s,upperdir=/proc/try/upper,workdir=/proc/try/work%s", lower, template->overlay_options);
@@ -187,22 +185,23 @@ static int plan_directory(struct template *template, const char *name, struct pc
     if (mkdir(kept, 0755) < 0 || template_bind(path, kept, 1) < 0)
         return pc_fail(failure, "keep", path + OLD_LENGTH);
     /* Rootless, our skeleton lies above the machine's directory. */
-    const int skeleton = template->rootless && (strcmp(name, "etc") == 0 || strcmp(name, "var") == 0);
+    const int skeleton = template->rootless && skeleton_has(name);
+    const int needed = strcmp(name, "etc") == 0 || strcmp(name, "var") == 0;
     directory->kind = PRIVATE_OVERLAY;
     if (skeleton)
         snprintf(directory->lower, sizeof directory->lower, "/proc/skel/%s:%s", name, kept);
     else
         snprintf(directory->lower, sizeof directory->lower, "%s", kept);
-    if (overlay_works(template, directory->lower))
+    if (template_overlay_works(template, directory->lower))
         return 0;
     /* In a user namespace overlay refuses a lower with mounts below it (an engine mounts
        /etc/hosts). The skeleton alone will do for the two that daemons cannot do without. */
-    if (!skeleton) {
+    if (!needed) {
         directory->kind = PRIVATE_READONLY;
         return 0;
     }
     snprintf(directory->lower, sizeof directory->lower, "/proc/skel/%s", name);
-    if (overlay_works(template, directory->lower))
+    if (template_overlay_works(template, directory->lower))
         return 0;
     return pc_fail_as(failure, "mount overlay on", path + OLD_LENGTH, errno, "in a user namespace this needs Linux 5.11 or newer");
 }
@@ -216,7 +215,7 @@ static int plan_common(struct template *template, struct pc_failure *failure)
     CLEANUP_FD int tree = pc_open_tree(AT_FDCWD, OLD, OPEN_TREE_CLONE);
     if (tree < 0 || mkdir("/proc/lower/common", 0755) < 0 || pc_move_mount(tree, AT_FDCWD, "/proc/lower/common") < 0)
         return pc_fail(failure, "keep", "the machine's root");
-    template->common = overlay_works(template, "/proc/lower/common");
+    template->common = template_overlay_works(template, "/proc/lower/common");
     return 0;
 }
 
@@ -297,8 +296,8 @@ static int add_mounts_below(struct template *template, struct pc_failure *failur
     return result;
 }
 
-/* The end of the machine's root in here; its proc alone stays. */
-static int leave_machine(struct pc_failure *failure)
+/* The machine's proc alone stays. */
+int template_end(struct pc_failure *failure)
 {
     if (template_bind(OLD "/sys", "/sys", 1) < 0)
         return pc_fail(failure, "bind read-only", "/sys");
@@ -314,8 +313,10 @@ static int leave_machine(struct pc_failure *failure)
 int template_build(struct template *template, const struct lab_options *options, struct pc_failure *failure)
 {
     template->rootless = options->rootless;
+    template->run_directories = options->run_directories;
+    template->run_directory_count = options->run_directory_count;
     template->overlay_options = options->rootless ? ",userxattr" : "";
-    if (take_root(failure) < 0 || add_entries(failure) < 0 || add_dev(failure) < 0)
+    if (template_begin(failure) < 0 || add_entries(failure) < 0 || template_add_dev(failure) < 0)
         return -1;
     if (options->rootless && skeleton_build(OLD, "/proc/skel", failure) < 0)
         return -1;
@@ -329,5 +330,5 @@ int template_build(struct template *template, const struct lab_options *options,
     for (int i = 0; i < options->bind_count; i++)
         if (add_bind(template, options->binds[i].path, options->binds[i].writable, failure) < 0)
             return -1;
-    return leave_machine(failure);
+    return template_end(failure);
 }

@@ -8,6 +8,7 @@
    /proc/machine   the machine's proc
    /proc/lower     the machine's directories that containers get a private version of
    /proc/late      what is bound below such directories
+   /proc/lower/root  another tree than the machine's: then there are no private directories
    /proc/skel      rootless only: copies of directories of ids that we do not map
    /proc/c, /proc/o   where a container mounts its tmpfs and its overlay
 
@@ -51,9 +52,22 @@ struct template {
     int late_count;
     const char *overlay_options; /* ",userxattr" in a user namespace */
     int rootless;
+    int tree;     /* it is for containers whose root is an overlay over /proc/lower/root (tree.c) */
+    int readonly; /* and nobody may change that */
+    const struct run_directory *run_directories;
+    int run_directory_count;
 };
 
 int template_build(struct template *template, const struct lab_options *options, struct pc_failure *failure);
+
+/* The beginning: a tmpfs becomes this process's root, with the machine's at /proc/old. */
+int template_begin(struct pc_failure *failure);
+/* A /dev of harmless devices. */
+int template_add_dev(struct pc_failure *failure);
+/* The end: the machine's root is no longer seen. */
+int template_end(struct pc_failure *failure);
+/* Whether overlay takes this as lowerdir=; it is tried, since who knows all its conditions. errno tells. */
+int template_overlay_works(const struct template *template, const char *lower);
 
 /* Clones the mount (tree) at `from` and attaches it at `to`, read-only if asked for,
    always nosuid and nodev. Recursive: a mount below is as read-only as its parent. */

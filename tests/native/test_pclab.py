@@ -22,9 +22,9 @@ pytestmark = pytest.mark.skipif(
 HEADER = struct.Struct("=HHHHII")
 FIELD = struct.Struct("=II")
 OK, ERROR, STARTED = 0, 1, 2
-CREATE, END, LINK, MOUNT, EXEC, SOCKET = 16, 17, 18, 19, 32, 33
+CREATE, END, MOUNT, FABRIC, NETLINK, EXEC, SOCKET = 16, 17, 19, 29, 30, 32, 33
 STEP, OBJECT, ERRNO, PID, ID, NAME, HOSTS, NETWORK = 1, 2, 3, 5, 10, 11, 12, 13
-INTERFACE, MAC, IP4, LINK_NUMBER, ACTION, ENDS, ARG = 14, 15, 16, 18, 19, 20, 21
+INTERFACE, MAC, IP4, LINK_NUMBER, ARG, FAMILY, TYPE, SETTING = 14, 15, 16, 18, 21, 26, 27, 44
 STEPS_MOST = 200  # more than a set-up has
 
 
@@ -149,11 +149,18 @@ GARBAGE = {
     "no fields": message(CREATE),
     "fields of no container": message(CREATE, PAIR[1:]),
     "half a pair": message(CREATE, [*container("a"), (LINK_NUMBER, number(1))]),
-    "three containers": message(CREATE, [*container("a"), *container("b"), *container("c")]),
+    "more containers than one answer tells of": message(CREATE, [field for _ in range(31) for field in container("a")]),
+    "a link of three": message(CREATE, [*container("a"), *container("b"), *container("c"), (LINK_NUMBER, number(1))]),
     "an endless name": message(CREATE, [(NAME, b"x" * 5000), (HOSTS, b"")]),
     "a short address": message(CREATE, [*container("a")[:-1], (IP4, b"\x0a")]),
     "a field of another request": message(CREATE, [*container("a"), (ARG, b"true")]),
-    "an unknown link": message(LINK, [(LINK_NUMBER, number(77)), (ACTION, number(0)), (ENDS, number(3))]),
+    "a socket that there is not": message(FABRIC, [(FAMILY, number(12345)), (TYPE, number(1))]),
+    "networks of nobody": message(NETLINK, [(10, number(77))]),
+    "networks of no ids": message(NETLINK),
+    "a setting that is none": message(CREATE, [*container("a"), (SETTING, b"ipv4/ip_forward")]),
+    "a setting that there is not": message(CREATE, [*container("a"), (SETTING, b"ipv4/no_such=1")]),
+    "a setting of somewhere else": message(CREATE, [*container("a"), (SETTING, b"x" * 200 + b"=1")]),
+    "too many settings": message(CREATE, [*container("a"), *[(SETTING, b"-ipv4/no_such=1")] * 25]),
     "an unknown request": message(12345),
     "a request of a later version": message(MOUNT),
 }
@@ -206,14 +213,14 @@ def test_a_container_ends_when_nobody_holds_its_line(lab):
 
 
 def test_containers_are_ended_in_any_number(lab):
-    """Seventy containers in one END are all dead when it answers, and ids that the lab does not know are no error."""
+    """Seventy containers in one END are all dead when it answers; unknown ids, and ids twice, are no error."""
     lines = []
     for _ in range(70):
         op, _, _fields, fds = lab.ask(CREATE, container("many"))
         assert op == OK
         lines += fds
     assert len(lab.children()) == 70
-    assert lab.ask(END, [(ID, number(id_)) for id_ in range(1, 90)])[0] == OK
+    assert lab.ask(END, [(ID, number(id_)) for id_ in [*range(1, 90), *range(1, 90)]])[0] == OK
     assert lab.children() == []
     for fd in lines:
         os.close(fd)
