@@ -1,0 +1,161 @@
+/* posix_spawn. libc's own runs with the real program, a complete environment, and file actions in which each path has been
+   opened already: libc would open the paths itself, by calls that nothing can catch. */
+#define _GNU_SOURCE
+#include <alloca.h>
+#include <spawn.h>
+
+#include "library.h"
+#include "program.h"
+
+/* Of glibc's posix_spawn_file_actions_t; check_layout() sees whether this libc's is the same. */
+enum tag { DO_CLOSE, DO_DUP2, DO_OPEN, DO_CHDIR, DO_FCHDIR, DO_CLOSEFROM, DO_TCSETPGRP };
+struct action {
+    int tag;
+    union {
+        struct { int fd; } one; /* close, fchdir, closefrom, tcsetpgrp */
+        struct { int from, to; } dup2;
+        struct { int fd; char *path; int flags; mode_t mode; } open;
+        struct { char *path; } chdir;
+    };
+};
+
+enum { ACTIONS = 64, HIGH = 200 };
+
+struct opened {
+    int fd[ACTIONS];
+    int count;
+    int base; /* where relative paths begin: a descriptor, or AT_FDCWD */
+};
+
+static int check_layout(void)
+{
+    static int known; /* 1: right, -1: wrong */
+    posix_spawn_file_actions_t actions;
+    if (known)
+        return known > 0;
+    if (posix_spawn_file_actions_init(&actions) != 0)
+        return 0;
+    int right = posix_spawn_file_actions_addopen(&actions, 77, "/x", O_RDWR, 0123) == 0 &&
+                posix_spawn_file_actions_adddup2(&actions, 5, 6) == 0 && actions.__used == 2;
+    const struct action *action = (const struct action *)actions.__actions;
+    right = right && action[0].tag == DO_OPEN && action[0].open.fd == 77 && action[0].open.flags == O_RDWR &&
+            action[0].open.mode == 0123 && strcmp(action[0].open.path, "/x") == 0 && action[1].tag == DO_DUP2 &&
+            action[1].dup2.from == 5 && action[1].dup2.to == 6;
+    posix_spawn_file_actions_destroy(&actions);
+    known = right ? 1 : -1;
+    return right;
+}
+
+/* Keeps a descriptor out of the way of those that the actions name. */
+static long keep(struct opened *opened, long fd)
+{
+    if (fd < 0)
+        return fd;
+    long high = SYS(SYS_fcntl, fd, F_DUPFD_CLOEXEC, HIGH);
+    SYS(SYS_close, fd);
+    if (high >= 0)
+        opened->fd[opened->count++] = (int)high;
+    return high;
+}
+
+static int add(posix_spawn_file_actions_t *out, const struct action *action, struct opened *opened)
+{
+    long fd;
+    switch (action->tag) {
+    case DO_CLOSE:
+        return posix_spawn_file_actions_addclose(out, action->one.fd);
+    case DO_DUP2:
+        return posix_spawn_file_actions_adddup2(out, action->dup2.from, action->dup2.to);
+    case DO_OPEN:
+        fd = keep(opened, cow_openat(ME, opened->base, action->open.path, action->open.flags | O_CLOEXEC, action->open.mode, 0));
+        return fd < 0 ? (int)-fd : posix_spawn_file_actions_adddup2(out, (int)fd, action->open.fd);
+    case DO_CHDIR:
+        fd = keep(opened, cow_openat(ME, opened->base, action->chdir.path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, 0));
+        if (fd < 0)
+            return (int)-fd;
+        opened->base = (int)fd;
+        return posix_spawn_file_actions_addfchdir_np(out, (int)fd);
+    case DO_FCHDIR:
+        opened->base = action->one.fd;
+        return posix_spawn_file_actions_addfchdir_np(out, action->one.fd);
+    case DO_CLOSEFROM:
+        return opened->count ? ENOSYS : posix_spawn_file_actions_addclosefrom_np(out, action->one.fd);
+    case DO_TCSETPGRP:
+        return ((int (*)(posix_spawn_file_actions_t *, int))pl_next("posix_spawn_file_actions_addtcsetpgrp_np"))(
+            out, action->one.fd);
+    default:
+        return ENOSYS;
+    }
+}
+
+static int rewrite(posix_spawn_file_actions_t *out, const posix_spawn_file_actions_t *in, struct opened *opened)
+{
+    if (!check_layout() || in->__used > ACTIONS)
+        return ENOSYS;
+    for (int i = 0; i < in->__used; i++) {
+        int error = add(out, (const struct action *)in->__actions + i, opened);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+static int spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
+                 char *const *argv, char *const *environment, struct program *program, struct opened *opened)
+{
+    posix_spawn_file_actions_t own;
+    int error = posix_spawn_file_actions_init(&own);
+    if (error)
+        return error;
+    if (actions)
+        error = rewrite(&own, actions, opened);
+    if (!error)
+        error = (int)-pl_find_program(opened->base, path, 0, program);
+    if (!error) {
+        char **room = alloca((pl_count(argv) + (size_t)program->words + 2) * sizeof *room);
+        void *extra = alloca(pl_environment_size(environment));
+        error = NEXT(posix_spawn)(pid, program->real, &own, attributes, (char *const *)pl_arguments(program, argv, room),
+                                  (char *const *)pl_environment(environment, extra));
+    }
+    posix_spawn_file_actions_destroy(&own);
+    for (int i = 0; i < opened->count; i++)
+        SYS(SYS_close, opened->fd[i]);
+    return error;
+}
+
+EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                       const posix_spawnattr_t *attributes, char *const argv[], char *const environment[])
+{
+    struct program program;
+    struct opened opened = { .base = AT_FDCWD };
+    (void)ME;
+    return spawn(pid, path, actions, attributes, argv, environment, &program, &opened);
+}
+
+EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+                        const posix_spawnattr_t *attributes, char *const argv[], char *const environment[])
+{
+    char path[PATH_MAX];
+    int error = ENOENT, denied = 0;
+    const char *list = getenv("PATH");
+    const size_t length = strlen(file);
+    if (strchr(file, '/') || !length)
+        return length ? posix_spawn(pid, file, actions, attributes, argv, environment) : ENOENT;
+    for (list = list ? list : "/bin:/usr/bin";; list++) {
+        const size_t directory = strcspn(list, ":");
+        if (directory + length + 2 <= sizeof path) {
+            memcpy(path, list, directory);
+            path[directory] = '/';
+            memcpy(path + directory + (directory > 0), file, length + 1);
+            if (cow_faccessat(ME, AT_FDCWD, path, X_OK, AT_EACCESS) == 0) {
+                error = posix_spawn(pid, path, actions, attributes, argv, environment);
+                if (error != EACCES && error != ENOENT && error != ENOTDIR)
+                    return error;
+                denied |= error == EACCES;
+            }
+        }
+        list += directory;
+        if (!*list)
+            return denied ? EACCES : error;
+    }
+}

@@ -1,0 +1,84 @@
+"""The same operations below the net: with the library above it, and by a static program, which the net serves alone."""
+
+import os
+import subprocess
+
+import pytest
+from cow_case import Case, compiled, config, copy, fill, run
+from test_cow_matrix import NAMES, SOURCES, outcome
+
+from pytest_poorcontainer import native
+
+KNOWN = {
+    "chdir_removed": "a directory that went from the view is still a static program's current one: only its paths fail",
+    "rename_dir_cwd": "a static program does not go along when its current directory, of the lower, is renamed",
+    "signals": "a call that a signal interrupts while it is served may be done once more",
+    "unix_socket": "an address of sendto is not looked up in the tree: it ends in ENOENT",
+}
+"""What a static program sees otherwise than on a plain copy; none of it reaches the original."""
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory):
+    """Return the operations as a dynamic and as a static program."""
+    where = tmp_path_factory.mktemp("ops")
+    dynamic = compiled(where / "cow_ops", SOURCES)
+    try:
+        return {"dynamic": dynamic, "static": compiled(where / "cow_ops_static", SOURCES, "-static")}
+    except subprocess.CalledProcessError:
+        return {"dynamic": dynamic}
+
+
+@pytest.fixture(scope="module")
+def pattern(tmp_path_factory):
+    """Return a filled directory, to be copied for each test."""
+    return fill(tmp_path_factory.mktemp("pattern") / "tree")
+
+
+def below_the_net(case, program, name, *, library):
+    """Run an operation below the net."""
+    tree = {"mount": case.lower, "upper": case.upper, "work": case.work, "lower": case.lower}
+    case.config.write_bytes(config(tree, net="1"))
+    view = [f"{key}={case.env[key]}" for key in ("LD_PRELOAD", "POOR_CONTAINER_COW")] if library else []
+    start = [native.program("pccow"), "--net", "required", "--config", case.config, "--", "env", *view]
+    return run((*start, program, "run", name), cwd=case.lower, env=dict(os.environ), timeout=20)
+
+
+def check(programs, pattern, tmp_path, kind, name):
+    """Compare an operation below the net with a plain copy."""
+    if kind not in programs:
+        pytest.skip("no static C library: apt install libc6-dev")
+    plain, case = copy(pattern, tmp_path / "plain"), Case.of(copy(pattern, tmp_path / "lower"), tmp_path / "beside")
+    expected = outcome(run((programs["dynamic"], "run", name), cwd=plain), plain)
+    try:
+        done = below_the_net(case, programs[kind], name, library=kind == "dynamic")
+    finally:
+        assert case.damage() == []
+    assert outcome(done, case.lower) == expected
+    assert case.run(programs["dynamic"], "view").stdout == run((programs["dynamic"], "view"), cwd=plain).stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_with_the_library_an_operation_is_as_on_a_plain_copy(programs, pattern, tmp_path, name):
+    """Above the net the library does what it does without one."""
+    check(programs, pattern, tmp_path, "dynamic", name)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in KNOWN])
+def test_a_static_programs_operation_is_as_on_a_plain_copy(programs, pattern, tmp_path, name):
+    """Every call of a program that no library can be loaded into is served by the net."""
+    check(programs, pattern, tmp_path, "static", name)
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_what_a_static_program_sees_otherwise_never_reaches_the_original(programs, pattern, tmp_path, name):
+    """The four operations that differ below the net alone leave the lower as it was."""
+    if "static" not in programs:
+        pytest.skip("no static C library: apt install libc6-dev")
+    case = Case.of(copy(pattern, tmp_path / "lower"), tmp_path / "beside")
+    try:
+        below_the_net(case, programs["static"], name, library=False)
+    except subprocess.TimeoutExpired:
+        assert name == "unix_socket"  # it waits for what it sent
+    assert case.damage() == []
