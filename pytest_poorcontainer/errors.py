@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+from typing import TYPE_CHECKING
 
-__all__ = ["LabDied", "LabError", "PoorContainerError", "Unavailable", "UsageError"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "LabDied",
+    "LabError",
+    "NotReady",
+    "PoorContainerError",
+    "ServiceDied",
+    "ServiceError",
+    "Unavailable",
+    "UsageError",
+    "did_you_mean",
+]
 
 
 class PoorContainerError(Exception):
@@ -64,3 +78,45 @@ class LabError(PoorContainerError):
 
 class LabDied(LabError):
     """The lab, or the init of a container, has ended although nobody asked it to."""
+
+
+class ServiceError(PoorContainerError):
+    """Something is wrong with a service, or was asked of it in vain.
+
+    ``service`` is its name, ``reason`` what happened, ``log`` the last lines of its log, safe to print.
+    """
+
+    _ran = False
+
+    def __init__(self, service: str, reason: str, log: str = "") -> None:
+        """Keep the parts apart, for reports; the text is made on demand."""
+        self.service = service
+        self.reason = reason
+        self.log = log
+        super().__init__(service, reason, log)
+
+    def __str__(self) -> str:
+        """Return what happened, and below it the last lines of the log."""
+        lines = "".join(f"\n  | {line}" for line in self.log.splitlines())
+        shown = f"\nlast lines of its log:{lines}" if lines else "\nits log is empty" * self._ran
+        return f"service {self.service} {self.reason}{shown}"
+
+
+class NotReady(ServiceError):
+    """What was waited for did not come in time. The service lives, unless this came out of ``start``."""
+
+    _ran = True
+
+
+class ServiceDied(ServiceError):
+    """The service ended while something was expected of it."""
+
+    _ran = True
+
+
+def did_you_mean(word: object, words: Iterable[str]) -> str:
+    """Return ", did you mean ...?" for a word that is nearly one of ``words``, else nothing."""
+    import difflib  # noqa: PLC0415 - only after a mistake; not at the start of every pytest
+
+    near = difflib.get_close_matches(str(word), words, n=1)
+    return f", did you mean {near[0]!r}?" if near else ""

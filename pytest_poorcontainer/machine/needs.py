@@ -31,8 +31,9 @@ CONTAINER_NEEDS = (
 
 FIXTURE_NEEDS: dict[str, tuple[str, ...]] = {
     "chroot_env": CONTAINER_NEEDS,
-    "cow_dir": ("mountns", "overlay", "mount_setattr"),
+    "cow_dir": (),  # of its backends one always works: a copy
     "netns_pair": (*CONTAINER_NEEDS, "veth", "tc_clsact", "cls_bpf", "mirred"),
+    "network": (*CONTAINER_NEEDS, "veth", "tc_clsact", "cls_bpf", "mirred", "bridge"),
     "unshared_mounts": CONTAINER_NEEDS,
     "tcp_probe": (*CONTAINER_NEEDS, "veth", "tc_clsact", "cls_bpf", "mirred", "raw_socket", "packet_socket"),
 }

@@ -126,7 +126,14 @@ def test_all_needs_are_features_or_alternatives_of_features():
     """The tables of needs name only features that exist."""
     told = [*FIXTURE_NEEDS.values(), *levels._NEEDS.values()]
     assert {name for row in told for need in row for name in need.split("|")} <= set(PURPOSES)
-    assert set(needs.FIXTURE_NEEDS) == {"chroot_env", "cow_dir", "netns_pair", "unshared_mounts", "tcp_probe"}
+    assert set(needs.FIXTURE_NEEDS) == {
+        "chroot_env",
+        "cow_dir",
+        "netns_pair",
+        "network",
+        "unshared_mounts",
+        "tcp_probe",
+    }
 
 
 @pytest.mark.parametrize(

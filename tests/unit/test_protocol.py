@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_poorcontainer.container import forks, protocol
-from pytest_poorcontainer.container.protocol import Field, Op
 from pytest_poorcontainer.errors import LabError
+from pytest_poorcontainer.lab import forks, protocol
+from pytest_poorcontainer.lab.protocol import Field, Op
 
 HEADER_FILE = Path(__file__).resolve().parents[2] / "preload" / "lab" / "protocol.h"
 SCALARS = {"VERSION", "INLINE_MAX", "BODY_MAX", "FDS_MAX", "FLAG_BODY_IN_FD"}
@@ -41,7 +41,10 @@ def words_of_python():
         **{op.name: op.value for op in Op},
         **{f"F_{field.name}": field.value for field in Field},
         **{f"NETWORK_{network.name}": network.value for network in protocol.Network},
-        **{action.name: action.value for action in protocol.Action},
+        **{f"MOUNT_{kind.name}": kind.value for kind in protocol.Mount},
+        **{f"FLAG_{flag.name}": flag.value for flag in protocol.MountFlag},
+        **{keep.name: keep.value for keep in protocol.Keep},
+        **{f"FILE_{kind.name}": kind.value for kind in protocol.File},
     }
 
 
@@ -292,9 +295,12 @@ def test_guarded_descriptors_are_null_in_a_forked_child(line):
     before = forks.generation()
     child = os.fork()
     if child == 0:
-        null = Path(f"/proc/self/fd/{ours.fileno()}").readlink() == Path("/dev/null")
-        kept = Path(f"/proc/self/fd/{theirs.fileno()}").readlink().name.startswith("socket:")
-        os._exit(0 if null and kept and forks.generation() == before + 1 else 1)
+        try:
+            null = Path(f"/proc/self/fd/{ours.fileno()}").readlink() == Path("/dev/null")
+            kept = Path(f"/proc/self/fd/{theirs.fileno()}").readlink().name.startswith("socket:")
+            os._exit(0 if null and kept and forks.generation() == before + 1 else 1)
+        finally:
+            os._exit(2)  # never a second pytest
     assert os.waitpid(child, 0)[1] == 0
     forks.expose(ours.fileno())
     assert forks.generation() == before
