@@ -1,0 +1,241 @@
+"""Changes become the lower's own: all of them or none, whatever interrupts it.
+
+All content is copied into one directory of the lower first, and a journal that says what is to be done, last of all
+under its name. From then on the rest is renames and removals that can be done twice; who finds a journal finishes it.
+Before that, who finds the directory removes it. Who works on it holds a lock (flock(2)) of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from pytest_poorcontainer.cow import tripwire
+from pytest_poorcontainer.cow.changes import ADDED, DELETED, Changes, printable
+from pytest_poorcontainer.cow.copying import Copier, remove
+from pytest_poorcontainer.errors import PoorContainerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from pytest_poorcontainer.cow.layer import Layer
+    from pytest_poorcontainer.cow.view import View
+
+__all__ = ["NAME", "CommitRefused", "commit", "finish"]
+
+NAME = ".poor-container-commit"
+"""The directory in the lower, while a commit is under way."""
+_JOURNAL = "journal"
+
+
+class CommitRefused(PoorContainerError):
+    """The lower has changed since the tree was made, so nothing was done. ``paths`` are relative to it."""
+
+    def __init__(self, lower: str, paths: list[str]) -> None:
+        """Say which paths."""
+        self.lower = lower
+        self.paths = paths
+        super().__init__(lower, paths)
+
+    def __str__(self) -> str:
+        """Return what has changed, and what to do."""
+        shown = "".join(f"\n  {printable(path)}" for path in self.paths[:20])
+        more = f"\n  ... and {len(self.paths) - 20} more" if len(self.paths) > 20 else ""  # noqa: PLR2004
+        return (
+            f"cannot commit to {self.lower}: these have changed there since the tree was made:{shown}{more}\n"
+            "commit other paths, or make the changes again on a new tree"
+        )
+
+
+def finish(lower: Layer) -> None:
+    """Finish, or undo, a commit that was interrupted. Raises OSError when that is impossible."""
+    if lower.find(NAME) is None:
+        return
+    with _locked(lower) as here:
+        if here is not None:
+            _redo(lower, here)
+
+
+def commit(
+    lower: Layer,
+    view: View,
+    changes: Changes,
+    since: int,
+    name: str,
+    *,
+    owners: bool,
+    apart: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """Make these changes of ``view`` in the lower, which people know as ``name``.
+
+    ``apart`` keeps everybody from the view while the lower changes: the kernel wants that of an overlay's.
+    Raises :class:`CommitRefused` when one of the paths has changed there since (a ctime of its file system), and
+    OSError; then nothing has changed, unless a journal is there, which the next commit or tree on this lower finishes.
+    """
+    finish(lower)
+    late = [path for path, kind in changes.items() if _is_late(lower, path, kind, since)]
+    if late:
+        raise CommitRefused(name, late)
+    with lower.place(NAME) as place:
+        os.mkdir(place, 0o700)
+    with _locked(lower) as here:
+        if here is None:
+            raise PoorContainerError(f"cannot commit to {name}: somebody else has begun to at the same time")
+        try:
+            _stage(here, view, changes, owners=owners)
+        except BaseException:
+            remove(lower, NAME)
+            raise
+        with apart():
+            _redo(lower, here)
+    _allow(lower, changes)
+
+
+def _is_late(lower: Layer, path: str, kind: str, since: int) -> bool:
+    """Return whether the lower has something else at a path than it had when the tree was made."""
+    info = lower.find("" if path == "." else path)
+    if kind == ADDED:
+        return info is not None
+    if info is None:
+        return True
+    # Of a directory that is deleted too: what was added to it since would go with it.
+    return info.st_ctime_ns >= since and _allowed(info) != info.st_ctime_ns
+
+
+def _allowed(info: os.stat_result) -> int | None:
+    return tripwire.allowed.get((info.st_dev, info.st_ino))
+
+
+@contextlib.contextmanager
+def _locked(lower: Layer) -> Iterator[Layer | None]:
+    """Hold the lock of the directory, and wait for it; None when it is gone by then."""
+    try:
+        here = lower.below(NAME)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        fcntl.flock(here.fd, fcntl.LOCK_EX)
+        found = lower.find(NAME)
+        same = found is not None and found.st_ino == os.fstat(here.fd).st_ino
+        yield here if same else None
+    finally:
+        here.close()
+
+
+def _stage(here: Layer, view: View, changes: Changes, *, owners: bool) -> None:
+    """Copy all that is to come, and write the journal. Names of files are numbers."""
+    copier = Copier(here, owners=owners)
+    steps: list[tuple[str, str, str]] = []
+    for number, (path, kind) in enumerate(changes.items()):
+        if kind == DELETED:
+            steps.append(("remove", path, ""))
+            continue
+        name = "" if path == "." else path
+        layer = view.stack(name)[0]
+        info = layer.lstat(name)
+        if not stat.S_ISDIR(info.st_mode):
+            _check_kind(info, path)
+        copier.entry(layer, name, info, str(number))
+        steps.append(("directory" if stat.S_ISDIR(info.st_mode) else "rename", path, str(number)))
+    data = json.dumps(steps).encode()
+    fd = here.open("new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    try:
+        _write_all(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    _sync(here)
+    with here.place("new") as old, here.place(_JOURNAL) as new:
+        os.rename(old, new)
+    os.fsync(here.fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    written = 0
+    while written < len(data):
+        written += os.write(fd, data[written:])
+
+
+def _sync(here: Layer) -> None:
+    """Write to the disk what was copied: a journal must not promise what is not there after a power failure."""
+    for name, info in here.entries(""):
+        if stat.S_ISREG(info.st_mode):
+            with here.place(name) as place:
+                try:
+                    fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                except PermissionError:
+                    continue  # a mode that shuts us out too
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+
+def _check_kind(info: os.stat_result, path: str) -> None:
+    if stat.S_ISSOCK(info.st_mode):
+        raise OSError(errno.EOPNOTSUPP, "a socket cannot be committed: leave it out", path)
+
+
+def _redo(lower: Layer, here: Layer) -> None:
+    """Do what the journal says, as far as it is not done; without one remove what was copied."""
+    if here.find(_JOURNAL) is not None:
+        fd = here.open(_JOURNAL)
+        with os.fdopen(fd, "rb") as file:
+            steps: list[list[str]] = json.loads(file.read())
+        for what, path, _ in steps:
+            if what == "remove":
+                remove(lower, path)
+        directories = []
+        for what, path, number in steps:
+            if what == "rename":
+                _rename(lower, here, path, number)
+            elif what == "directory":
+                directories.append((path, number))
+                _directory(lower, path)
+        copier = Copier(lower)
+        for path, number in reversed(directories):
+            copier.metadata(here, number, here.lstat(number), "" if path == "." else path)
+        os.fsync(lower.fd)
+        with here.place(_JOURNAL) as place:
+            os.unlink(place)  # done: what is left is only to be removed
+    remove(lower, NAME)
+
+
+def _rename(lower: Layer, here: Layer, path: str, number: str) -> None:
+    if here.find(number) is None:
+        return  # it was renamed before the interruption
+    found = lower.find(path)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        remove(lower, path)
+    with here.place(number) as old, lower.place(path) as new:
+        os.rename(old, new)
+
+
+def _directory(lower: Layer, path: str) -> None:
+    found = lower.find("" if path == "." else path)
+    if found is not None and not stat.S_ISDIR(found.st_mode):
+        remove(lower, path)
+        found = None
+    if found is None:
+        with lower.place(path) as place:
+            os.mkdir(place, 0o700)
+
+
+def _allow(lower: Layer, changes: Changes) -> None:
+    """Let tripwires pass over what was changed on purpose, and over the directories that it is in."""
+    for path in changes:
+        at = "" if path == "." else path
+        while True:
+            info = lower.find(at)
+            if info is not None:
+                tripwire.allowed[info.st_dev, info.st_ino] = info.st_ctime_ns
+            if not at:
+                break
+            at = at.rpartition("/")[0]
