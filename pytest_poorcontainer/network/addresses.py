@@ -5,8 +5,12 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["Addresses", "has_ipv6", "hosts_text"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Addressed", "Addresses", "has_ipv6", "hosts_text"]
 
 _SUBNETS = 0xFFFF  # of 10.0.0.0/8, a /24 each; after as many links they begin again
 _IP4_PREFIX = 24
@@ -20,6 +24,21 @@ _IP6_BASE = "fd70:6f6f:7263"  # RFC 4193, a locally assigned prefix
 def has_ipv6() -> bool:
     """Return whether this kernel has IPv6 at all (proc(5), /proc/net/if_inet6)."""
     return Path("/proc/net/if_inet6").exists()
+
+
+class Addressed(Protocol):
+    """What has addresses: one end of a link, or all interfaces of a host."""
+
+    @property
+    def ip(self) -> str:
+        """The IPv4 address, the first of several."""
+
+    @property
+    def ip6(self) -> str:
+        """The IPv6 address, the first of several; "" on a machine without."""
+
+    def all(self) -> list[str]:
+        """Return all addresses."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,7 @@ class Addresses:
         return [self.ip, self.ip6] if has_ipv6() else [self.ip]
 
 
-def hosts_text(named: dict[str, Addresses]) -> str:
+def hosts_text(named: Mapping[str, Addressed]) -> str:
     """Return the text of /etc/hosts (hosts(5)) for hosts that know each other."""
     lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
     lines += [f"{address}\t{name}" for name, addresses in named.items() for address in addresses.all()]

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from pytest_poorcontainer.container.handle import Handle
-    from pytest_poorcontainer.network.addresses import Addresses
+    from pytest_poorcontainer.lab.handle import Handle
+    from pytest_poorcontainer.network.addresses import Addressed
+    from pytest_poorcontainer.network.link import Link
+    from pytest_poorcontainer.traffic.capture import Capture
 
 __all__ = ["Host"]
 
@@ -36,10 +38,31 @@ class Host(Container):
     address is taken, the names of the hosts joined to it stand for theirs.
     """
 
-    def __init__(self, handle: Handle, addresses: Addresses, named: Mapping[str, Addresses]) -> None:  # noqa: D107 - made by Network
+    plugs: tuple[tuple[int, str], ...] = ()
+    """For each link: the index of its plug in the lab's fabric, and the name of the interface that it leads to."""
+
+    def __init__(self, handle: Handle, addresses: Addressed, named: Mapping[str, Addressed]) -> None:  # noqa: D107 - made by Network
         self._attach(handle)
         self._addresses = addresses
         self._named = named
+        self.cables: list[Link] = []
+        """The cables at its interfaces eth0, eth1, ..., in that order."""
+
+    @property
+    def cable(self) -> Link:
+        """Its one cable: ``host.cable.unplug()``. Raises :class:`UsageError` when it has none, or several."""
+        if len(self.cables) != 1:
+            which = f"it has {len(self.cables)}: {', '.join(map(str, self.cables))}" if self.cables else "it has none"
+            raise UsageError(
+                f"{self.name}.cable is for a host with one cable, {which}; {self.name}.cables is all of them"
+            )
+        return self.cables[0]
+
+    @property
+    def others(self) -> list[Host]:
+        """The other hosts of its network that live; none for a host of a pair, which is told of addresses alone."""
+        hosts = (getattr(named, "host", None) for named in self._named.values())
+        return [host for host in hosts if host is not None and host is not self and not host.closed]
 
     @property
     def ip(self) -> str:
@@ -124,6 +147,21 @@ class Host(Container):
             raise
         return server
 
+    def expose(self, port: int) -> tuple[str, int]:
+        """Return ``("127.0.0.1", number)`` in the test's own network, which leads to this TCP port of the host.
+
+        For clients outside of the hosts: a C library, a browser, a person. It **bypasses cables and faults**:
+        cut or unplugged, the port still answers, nothing shows in a capture, and the server sees a client at an address
+        of its own host. Each connection tries 127.0.0.1, ::1 and the host's addresses in turn, so the server may start
+        later; until it does, connections are reset. Everybody on this machine may connect.
+
+        The same port has the same address each time, until the host is closed; then it refuses. Raises
+        :class:`UsageError` for what is no port, :class:`PoorContainerError` for a closed host, :class:`LabError`.
+        """
+        from pytest_poorcontainer.network.expose import expose  # noqa: PLC0415 - few tests need it
+
+        return expose(self, port)
+
     def sockets(self) -> AbstractContextManager[Host]:
         """Make ``socket.socket`` and name lookups in this thread this host's, until the block ends.
 
@@ -132,6 +170,20 @@ class Host(Container):
         """
         self._handle.check()
         return sockets_of(self)
+
+    def capture(self, filter: str = "", *, interface: str | None = None, limit: int | str = "64M") -> Capture:  # noqa: A002 - tcpdump's word
+        """Return a capture for a block: ``with host.capture("tcp port 80") as packets:``.
+
+        ``packets`` is a sequence of scapy packets (dissected when asked for), with ``count()``, ``expect()``,
+        ``ladder()`` and ``write()``; see :class:`~pytest_poorcontainer.traffic.capture.Packets`. What is sent before
+        the block is left is in it. ``filter`` is what tcpdump takes (docs/capture.md), in which hosts have their names;
+        ``interface`` the name of one (else all but lo), "any" for lo too; ``limit`` bounds its memory, in bytes.
+
+        Raises :class:`UsageError` for what is no filter, no interface; :class:`LabError` when it cannot begin.
+        """
+        from pytest_poorcontainer.network.capturing import capture  # noqa: PLC0415 - few tests need it
+
+        return capture(self, filter, interface, limit)
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[Host]:
@@ -181,6 +233,10 @@ class Host(Container):
             return "localhost"
         return next((name for name, addresses in self._named.items() if text in addresses.all()), None)
 
+    def names_of_addresses(self) -> dict[str, str]:
+        """Return the names of the joined hosts, and of this one, by their addresses."""
+        return {address: name for name, addresses in self._named.items() for address in addresses.all()}
+
     def _targets(self, address: tuple[str, int], lowest: int = 1) -> list[tuple[stdlib.AddressFamily, tuple[Any, ...]]]:
         """Check an address and return what to bind or connect to."""
         try:
@@ -193,6 +249,9 @@ class Host(Container):
             raise UsageError(f"a host is named by a str, a name or an IP address, not {name!r}")
         if name == "":
             return [(stdlib.AF_INET, ("0.0.0.0" if lowest == 0 else "127.0.0.1", port))]  # noqa: S104 - inside the host
+        with contextlib.suppress(OSError):  # the common case, in a thirtieth of the time that ipaddress takes
+            stdlib.inet_pton(stdlib.AF_INET, name)
+            return [(stdlib.AF_INET, (name, port))]
         found = self.resolve(name)
         if not found:
             known = ", ".join([*self._named, "localhost"])

@@ -1,42 +1,37 @@
-"""A cable between two hosts, which can be cut and unplugged."""
+"""A cable between hosts and switches, which can be cut and unplugged, and on which other faults have their rules."""
 
 from __future__ import annotations
 
-import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from pytest_poorcontainer.container.protocol import Action
-from pytest_poorcontainer.errors import PoorContainerError
+from pytest_poorcontainer.errors import PoorContainerError, UsageError
+from pytest_poorcontainer.lab.events import note
+from pytest_poorcontainer.network import messages
+from pytest_poorcontainer.network.fabric import fabric_of
+from pytest_poorcontainer.network.greeting import await_ports, greet
+from pytest_poorcontainer.network.program import EVERYTHING, Match, compiled
+from pytest_poorcontainer.network.topology import Cable, Switch
+from pytest_poorcontainer.network.ways import Place, Way
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
+    from typing import TypeAlias
 
-    from pytest_poorcontainer.container import Lab
+    from typing_extensions import Self
 
-__all__ = ["FabricMedium", "Link", "Medium", "Until"]
+    from pytest_poorcontainer.lab import Lab
+    from pytest_poorcontainer.network.host import Host
+    from pytest_poorcontainer.network.impair import Impaired, Impairments
+    from pytest_poorcontainer.network.medium import Impairment
+    from pytest_poorcontainer.network.netlink import Request
+    from pytest_poorcontainer.network.splice import LinkSplice
 
-BOTH_ENDS = 3
+    Direction: TypeAlias = "str | Host | Switch | None"
 
+__all__ = ["Link", "Rule", "Until", "directions", "place_rules"]
 
-class Medium(Protocol):
-    """What a link is made of. ``ends`` is a bit mask: 1 for what the first host sends, 2 for the second's."""
-
-    def act(self, action: Action, ends: int) -> None:
-        """Do it, and return when it is in force."""
-
-
-class FabricMedium:
-    """Two plugs in the lab's fabric that redirect to each other (``preload/lab/link.h``)."""
-
-    def __init__(self, lab: Lab, number: int) -> None:
-        """Speak of link ``number`` of this lab."""
-        self._lab = lab
-        self._number = number
-
-    def act(self, action: Action, ends: int) -> None:
-        """Do it; the lab answers when the kernel has acknowledged it."""
-        self._lab.link(self._number, action, ends)
+BOTH = (0, 1)
 
 
 class Until:
@@ -57,38 +52,108 @@ class Until:
             self._undo()
 
 
-class Link:
+class Rule:
+    """What a fault drops at one link: frames towards end 0 or 1 that fit ``match`` (None: all of them)."""
+
+    __slots__ = ("link", "match", "towards")
+
+    def __init__(self, link: Link, towards: int, match: Match | None) -> None:
+        """Say what; it is not in force yet."""
+        self.link = link
+        self.towards = towards
+        self.match = match
+
+
+class Link(Way):
     """A cable. ``state`` is "up", "cut" (silence, though the carrier stays) or "unplugged" (no carrier).
 
     Whatever is done to it, the hosts keep their interfaces, indexes, addresses, routes and connections, and nothing
     that a host does with its own tc, nft or ip commands undoes it. Safe to use from several threads at once.
     """
 
-    def __init__(self, medium: Medium, names: tuple[str, str]) -> None:
-        """Make a link of this medium between the hosts of these names."""
-        self.medium = medium
+    def __init__(self, lab: Lab, names: tuple[str, str], cable: Callable[[], Cable] | Cable) -> None:
+        """Speak of a cable of this lab, which is wired already; if it is to be called, by the first fault."""
+        self.lab = lab
         self.names = names
         self.closed = False
-        self._cut = False
+        self._cable = cable
+        self._splice: LinkSplice | None = None
+        self._impairments: Impairments | None = None
+        self._silent: list[Rule | None] = [None, None]
+        self._rules: tuple[list[Rule], list[Rule]] = ([], [])
         self._unplugged = False
-        self._lock = threading.RLock()
+
+    @property
+    def cable(self) -> Cable:
+        """What the topology knows of it: its ends and ports."""
+        if not isinstance(self._cable, Cable):
+            self._cable = self._cable()
+        return self._cable
 
     @property
     def state(self) -> str:
-        """What it looks like: "up", "cut" or "unplugged" (also when it is cut as well)."""
-        return "unplugged" if self._unplugged else "cut" if self._cut else "up"
+        """What it looks like: "up", "cut" (one way too), "unplugged" (cut or not), "dead": its wire has died."""
+        if self._impairments is not None and self._impairments.dead:
+            return "dead"
+        return "unplugged" if self._unplugged else "cut" if any(self._silent) else "up"
 
-    def cut(self) -> Until:
+    @property
+    def medium(self) -> str:
+        """What carries its frames now: "veth", the kernel alone; "wire", our relay between the plugs."""
+        return "veth" if self._impairments is None or self._impairments.carrier is None else "wire"
+
+    @property
+    def impairment(self) -> dict[str, Impairment]:
+        """What happens to packets now, by the name of who sends them; nothing, when it is not impaired."""
+        if self._impairments is None:
+            return {}
+        return {self.names[1 - towards]: one for towards, one in self._impairments.effective().items()}
+
+    def impairments(self) -> Impairments:
+        """Return the layers of its impairments; there are few links that have any."""
+        from pytest_poorcontainer.network.impair import Impairments  # noqa: PLC0415 - few need it
+        from pytest_poorcontainer.network.splice import LinkSplice  # noqa: PLC0415 - as above
+
+        if self._impairments is None:
+            self._splice = LinkSplice(self)
+            self._impairments = Impairments(self._splice)
+        return self._impairments
+
+    def cut(self, *, direction: Direction = None) -> Until:
         """Let nothing pass any more, either way: connections hang until their timeouts, as on a dead switch.
 
-        The carrier stays. Idempotent; undone by :meth:`heal`, or by the end of the block as a context manager.
+        With ``direction``, the host (or its name) at one end, the IP packets that it sends are lost, and the other way
+        is open: so ARP and neighbour discovery pass. The carrier stays. Idempotent; undone by :meth:`heal`, or by the
+        end of the block as a context manager.
         """
-        self._act(Action.CUT, "_cut", to=True)
-        return Until(self, self.heal)
+        ways = directions(self, direction)
+        with fabric_of(self.lab).lock:
+            self._usable("cut")
+            match = EVERYTHING if direction is None else Match()
+            fresh = {towards: Rule(self, towards, match) for towards in ways if not self._is_silent(towards, match)}
+            old = [rule for towards in fresh if (rule := self._silent[towards]) is not None]
+            place_rules(add=list(fresh.values()), lift=old)
+            for towards, rule in fresh.items():
+                self._silent[towards] = rule
+        note(f"{self}: cut{_from(direction)}")
+        return Until(self, lambda: self.heal(direction=direction))
 
-    def heal(self) -> None:
+    def _is_silent(self, towards: int, match: Match | None) -> bool:
+        """Whether as much as that is cut already."""
+        rule = self._silent[towards]
+        return rule is not None and (rule.match is EVERYTHING or match is not EVERYTHING)
+
+    def heal(self, *, direction: Direction = None) -> None:
         """Let everything pass again. Idempotent. What was lost meanwhile comes again when its sender repeats it."""
-        self._act(Action.HEAL, "_cut", to=False)
+        with fabric_of(self.lab).lock:
+            self._usable("heal")
+            ways = [towards for towards in directions(self, direction) if self._silent[towards] is not None]
+            place_rules(lift=[rule for towards in ways if (rule := self._silent[towards]) is not None])
+            for towards in ways:
+                self._silent[towards] = None
+        if ways:
+            greet(self.cable)
+            note(f"{self}: heal{_from(direction)}")
 
     def unplug(self) -> Until:
         """Take the carrier away at both ends: the interfaces stay up (IFF_UP) and lose IFF_RUNNING and LOWER_UP.
@@ -96,20 +161,183 @@ class Link:
         It is what routing and VRRP daemons see when somebody pulls the cable. Idempotent; undone by :meth:`plug`, or
         by the end of the block as a context manager.
         """
-        self._act(Action.UNPLUG, "_unplugged", to=True)
+        with fabric_of(self.lab).lock:
+            self._usable("unplug")
+            if self._splice is not None and self._impairments is not None and self._impairments.carrier is not None:
+                self._splice.pause(self._impairments.carrier)
+            self._set_carrier(up=False)
+            self._unplugged = True
+            await_ports(self.cable, up=False)
+            note(f"{self}: unplug")
         return Until(self, self.plug)
 
     def plug(self) -> None:
         """Plug it in again, and return when both ends can be used. Idempotent."""
-        self._act(Action.PLUG, "_unplugged", to=False)
+        with fabric_of(self.lab).lock:
+            self._usable("plug")
+            self._set_carrier(up=True)
+            self._unplugged = False
+            await_ports(self.cable, up=True)
+            if self._splice is not None and self._impairments is not None and self._impairments.carrier is not None:
+                self._splice.resume(self._impairments.carrier)
+            note(f"{self}: plug")
+        greet(self.cable)
 
-    def _act(self, action: Action, flag: str, *, to: bool) -> None:
-        with self._lock:
-            if self.closed:
-                raise PoorContainerError(f"cannot {action.name.lower()} {self}: its hosts are closed")
-            self.medium.act(action, BOTH_ENDS)
-            setattr(self, flag, to)
+    def impair(
+        self,
+        *,
+        delay: float | str | None = None,
+        jitter: float | str | None = None,
+        loss: float | str | None = None,
+        duplicate: float | str | None = None,
+        reorder: float | str | None = None,
+        corrupt: float | str | None = None,
+        rate: float | str | None = None,
+        seed: int = 0,
+        direction: Direction = None,
+        precise: bool = False,
+    ) -> Impaired:
+        """Let packets come late, twice, spoilt, in another order, or not at all; each way: 20 ms are 40 there and back.
+
+        Times are seconds or like "20ms", shares of packets 0 to 1 or like "1%", ``rate`` bit/s or like "10mbit".
+        ``jitter`` is how far a delay is off at most, and reorders nothing. A packet's fate follows from ``seed`` and
+        its place in its conversation: the same conversation meets the same fate. ``direction`` is the host whose
+        packets alone are concerned. ``precise`` keeps a processor busy to be exact. ARP, ND and MLD are left alone.
+
+        In force until the block ends, or until :meth:`Impaired.end`; inside it another one says things anew for its
+        time. Raises :class:`UsageError` for what is none of that, :class:`LabError` with the step that failed.
+        """
+        from pytest_poorcontainer.network.impair import parse_impairment  # noqa: PLC0415 - few need it
+
+        said = parse_impairment(
+            delay=delay,
+            jitter=jitter,
+            loss=loss,
+            duplicate=duplicate,
+            reorder=reorder,
+            corrupt=corrupt,
+            rate=rate,
+            precise=precise,
+        )
+        ends = directions(self, direction)
+        with fabric_of(self.lab).lock:
+            self._usable("impair")
+            layer = self.impairments().add(said, seed, dict.fromkeys(ends))
+            note(f"{self}: {layer!r}")
+            return layer
+
+    def _set_carrier(self, *, up: bool) -> None:
+        fabric = fabric_of(self.lab)
+        plugs = self._plugs()
+        name = str(self)
+        fabric.send([messages.set_up(plug, name, up=up) for plug in plugs])
+        if up:
+            fabric.await_up(plugs, name)
+
+    def _plugs(self) -> list[int]:
+        """Return the interfaces in the fabric that are its ends: a cable to a switch has one, the host's."""
+        cable = self.cable
+        hosts = [end for end in BOTH if not isinstance(cable.ends[end], Switch)]
+        return [cable.plug(end) for end in hosts or BOTH]
+
+    def hook(self, towards: int) -> tuple[int, str]:
+        """Return at which plug, and on which side of it, frames towards an end can be dropped."""
+        cable = self.cable
+        switch = [isinstance(end, Switch) for end in cable.ends]
+        if all(switch):
+            return cable.plug(1 - towards), "egress"
+        if switch[towards]:
+            carried = self._splice is not None and self._splice.spliced
+            return (self._splice.far, "egress") if self._splice and carried else (cable.plug(1 - towards), "ingress")
+        return cable.plug(towards), "egress"
+
+    def request(self, towards: int, rules: Sequence[Rule]) -> Request:
+        """Return what makes the kernel drop what these rules say, and nothing else, in one direction."""
+        plug, hook = self.hook(towards)
+        program = compiled(rule.match for rule in rules)
+        if program is None:
+            return messages.undrop(plug, hook, str(self))
+        return messages.drop_filter(plug, hook, program, str(self))
+
+    def places(self, direction: Direction = None) -> list[Place]:
+        """Return the two ways through it, or the one that a direction names."""
+        return [Place(self, towards, Match()) for towards in reversed(directions(self, direction))]
+
+    def rules(self, towards: int) -> list[Rule]:
+        """Return the rules that are in force in one direction."""
+        return self._rules[towards]
+
+    def end(self) -> Exception | None:
+        """Note that its hosts are about to be closed; return what its carrier has to tell, if it is bad."""
+        if self.closed:
+            return None
+        self.closed = True
+        if self._impairments is None:
+            return None
+        with fabric_of(self.lab).lock:
+            return self._impairments.abandon()
+
+    def _usable(self, what: str) -> None:
+        if self.closed:
+            raise PoorContainerError(f"cannot {what} {self}: its hosts are closed")
+
+    def check(self, what: str) -> Self:
+        """Return itself. Raises :class:`PoorContainerError` when it is closed."""
+        self._usable(what)
+        return self
+
+    def __str__(self) -> str:
+        """Name the two ends."""
+        return f"{self.names[0]} -- {self.names[1]}"
 
     def __repr__(self) -> str:
-        """Name the two hosts and the state."""
-        return f"<Link {self.names[0]} -- {self.names[1]} ({'closed' if self.closed else self.state})>"
+        """Name the two ends and the state."""
+        return f"<Link {self} ({'closed' if self.closed else self.state})>"
+
+
+def directions(link: Link, direction: Direction) -> list[int]:
+    """Return towards which ends frames go that the one named in ``direction`` sends; None: both.
+
+    Raises :class:`UsageError` when it is not at an end of the link.
+    """
+    if direction is None:
+        return list(BOTH)
+    name = direction if isinstance(direction, str) else getattr(direction, "name", None)
+    if name not in link.names:
+        shown = name if isinstance(name, str) else direction
+        raise UsageError(
+            f"direction= names who sends what is concerned, {link.names[0]!r} or {link.names[1]!r}, not {shown!r}"
+        )
+    return [1 - link.names.index(name)]
+
+
+def _from(direction: Direction) -> str:
+    return "" if direction is None else f", what {getattr(direction, 'name', direction)} sends"
+
+
+def place_rules(*, add: Sequence[Rule] = (), lift: Sequence[Rule] = ()) -> None:
+    """Put rules in force and others out of it, at all their links at once.
+
+    With the fabric's lock held. Raises :class:`LabError` when the kernel refuses one; then all is as it was.
+    """
+    fresh = _changed((*add, *lift))
+    now: dict[tuple[Link, int], list[Rule]] = {}
+    for link, towards in fresh:
+        now[link, towards] = [
+            *(rule for rule in link.rules(towards) if rule not in lift),
+            *(rule for rule in add if rule.link is link and rule.towards == towards),
+        ]
+    if not now:
+        return
+    fabric = fabric_of(next(iter(now))[0].lab)
+    try:
+        fabric.send([link.request(towards, rules) for (link, towards), rules in now.items()])
+    except BaseException:
+        fabric.send([link.request(towards, link.rules(towards)) for link, towards in now])
+        raise
+    for (link, towards), rules in now.items():
+        link.rules(towards)[:] = rules
+
+
+def _changed(rules: Iterable[Rule]) -> list[tuple[Link, int]]:
+    return list(dict.fromkeys((rule.link, rule.towards) for rule in rules))

@@ -6,6 +6,7 @@ import socket
 import threading
 
 import pytest
+from talk import peer, told
 
 from pytest_poorcontainer import Network, PoorContainerError, UsageError, machine
 
@@ -23,21 +24,9 @@ def pair():
         yield network.pair("primary", "replica")
 
 
-def peer(server):
-    """Accept a connection, close it, and return the address that it came from."""
-    connection, address = server.accept()
-    connection.close()
-    return address[0]
-
-
-def output(host, *argv):
-    """Return what a command prints in the host; it must succeed."""
-    return host.run(list(argv), capture_output=True, text=True, check=True).stdout
-
-
 def interface(host):
     """Return what ip(8) says of the host's interface, the flags apart."""
-    words = output(host, "ip", "-o", "link", "show", "eth0").split()
+    words = told(host, "ip", "-o", "link", "show", "eth0").split()
     return set(words[2].strip("<>").split(",")), words[0], words[words.index("link/ether") + 1]
 
 
@@ -61,9 +50,9 @@ def test_a_name_falls_back_to_the_other_family(pair):
 def test_names_resolve_inside_the_hosts(pair):
     """Programs in a host find both names, by the host's own /etc/hosts."""
     primary, replica = pair
-    assert output(replica, "getent", "ahostsv4", "primary").split()[0] == primary.ip
-    assert output(primary, "getent", "hosts", "replica").split()[0] in replica.addresses
-    assert output(primary, "hostname") == "primary\n"
+    assert told(replica, "getent", "ahostsv4", "primary").split()[0] == primary.ip
+    assert told(primary, "getent", "hosts", "replica").split()[0] in replica.addresses
+    assert told(primary, "hostname") == "primary\n"
 
 
 def test_addresses_are_used_once_in_a_lab():
@@ -121,8 +110,8 @@ def test_a_connect_that_began_in_the_dark_succeeds_when_the_cut_heals(pair):
 def test_an_unplugged_cable_is_loss_of_carrier_and_of_nothing_else(pair):
     """Both interfaces stay up and lose their carrier; index, MAC, addresses and routes stay."""
     for host in pair:
-        output(host, "ip", "route", "add", "192.0.2.0/24", "via", pair.a.ip if host is pair.b else pair.b.ip)
-    before = [(interface(host), output(host, "ip", "route"), output(host, "ip", "-o", "addr")) for host in pair]
+        told(host, "ip", "route", "add", "192.0.2.0/24", "via", pair.a.ip if host is pair.b else pair.b.ip)
+    before = [(interface(host), told(host, "ip", "route"), told(host, "ip", "-o", "addr")) for host in pair]
     with pair.link.unplug() as link:
         assert link.state == "unplugged"
         for host, ((_, index, mac), _routes, addresses) in zip(pair, before, strict=True):
@@ -131,8 +120,8 @@ def test_an_unplugged_cable_is_loss_of_carrier_and_of_nothing_else(pair):
             assert "NO-CARRIER" in flags
             assert "LOWER_UP" not in flags
             assert rest == [index, mac]
-            assert output(host, "ip", "-o", "addr") == addresses
-    assert [(interface(host), output(host, "ip", "route"), output(host, "ip", "-o", "addr")) for host in pair] == before
+            assert told(host, "ip", "-o", "addr") == addresses
+    assert [(interface(host), told(host, "ip", "route"), told(host, "ip", "-o", "addr")) for host in pair] == before
 
 
 def test_faults_are_idempotent_and_compose(pair):
@@ -156,8 +145,8 @@ def test_a_host_cannot_undo_a_cut(pair):
         for argv in (["tc", "qdisc", "del", "dev", "eth0", "clsact"], ["nft", "flush", "ruleset"]):
             if shutil.which(argv[0]):
                 replica.run(argv, capture_output=True)
-        output(replica, "ip", "link", "set", "eth0", "down")
-        output(replica, "ip", "link", "set", "eth0", "up")
+        told(replica, "ip", "link", "set", "eth0", "down")
+        told(replica, "ip", "link", "set", "eth0", "up")
         with pytest.raises(TimeoutError):
             replica.connect((primary.ip, 80), timeout=0.2)
 

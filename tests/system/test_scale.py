@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from pytest_poorcontainer import LabError, Network, machine
-from pytest_poorcontainer.container.lab import Lab
+from pytest_poorcontainer.lab.client import Lab
 
-STEPS_AT_MOST = 60
+STEPS_AT_MOST = 200
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +119,7 @@ def test_a_set_up_that_fails_at_any_step_leaves_nothing_in_the_lab(monkeypatch):
     for step in range(1, STEPS_AT_MOST):
         monkeypatch.setenv("POOR_CONTAINER_FAIL_STEP", str(step))
         try:
-            with Network() as net:
+            with Network(record=False) as net:
                 before = census()
                 try:
                     net.pair("primary", "replica").close()
@@ -158,6 +158,26 @@ def test_few_network_namespaces_allowed_are_enough_for_many_pairs_in_a_row():
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == 60
+
+
+SPARING = """
+import json, resource
+from pytest_poorcontainer import Container
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+first = Container()
+limit = first.run(["sh", "-c", "ulimit -n"], capture_output=True, text=True).stdout
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+more = [Container() for _ in range(30)]
+print(json.dumps([int(limit), len(more)]))
+"""
+
+
+def test_the_lab_opens_more_files_than_a_command_may():
+    """The soft limit is no limit of the lab's, which holds four files for each container; commands keep pytest's."""
+    done = subprocess.run([sys.executable, "-c", SPARING], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [64, 30]
 
 
 CRAMPED = """

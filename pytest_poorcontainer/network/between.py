@@ -1,0 +1,241 @@
+"""The traffic between two hosts, wherever they stand: on one cable, one switch, or with routers between them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_poorcontainer.errors import UsageError
+from pytest_poorcontainer.lab.events import note
+from pytest_poorcontainer.network.fabric import fabric_of
+from pytest_poorcontainer.network.medium import Flow
+from pytest_poorcontainer.network.program import Match
+from pytest_poorcontainer.network.ways import Fault, Place, Way, put_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from pytest_poorcontainer.network.host import Host
+    from pytest_poorcontainer.network.impair import Impaired
+    from pytest_poorcontainer.network.link import Direction, Link, Until
+    from pytest_poorcontainer.network.medium import Counts
+
+__all__ = ["Between", "Impairing", "addresses_of", "end_of", "separating"]
+
+
+def end_of(link: Link, host: Host) -> int:
+    """Return at which end of one of its cables a host is."""
+    ports = link.cable.ports
+    return 0 if ports[0] is not None and ports[0].node.host is host else 1
+
+
+def addresses_of(host: Host) -> frozenset[bytes]:
+    """Return all addresses that a host has at its cables, packed."""
+    found: set[bytes] = set()
+    for link in host.cables:
+        port = link.cable.ports[end_of(link, host)]
+        if port is not None:
+            found.update(port.node.packed())
+    return frozenset(found)
+
+
+def _forwards(host: Host) -> bool:
+    """Whether packets of others pass through it: then only its own are its."""
+    ports = [link.cable.ports[end_of(link, host)] for link in host.cables]
+    return any(port is not None and port.node.forwards for port in ports)
+
+
+def separating(sender: Host, senders: frozenset[bytes], receivers: frozenset[bytes]) -> Iterator[Place]:
+    """Yield where to drop what ``sender`` (of addresses ``senders``) sends to others, at its own cables."""
+    for link in sender.cables:
+        away = 1 - end_of(link, sender)
+        yield Place(link, away, Match(senders if _forwards(sender) else None, receivers))
+
+
+def arriving(receiver: Host, senders: frozenset[bytes], receivers: frozenset[bytes]) -> Iterator[Place]:
+    """Yield where to drop what comes to ``receiver`` (of addresses ``receivers``), at its own cables."""
+    for link in receiver.cables:
+        end = end_of(link, receiver)
+        if _forwards(receiver):
+            yield Place(link, end, Match(senders, receivers))
+            yield Place(link, end, Match(senders, to_group=True))
+        else:
+            yield Place(link, end, Match(senders))
+
+
+class Between(Way):
+    """The handle on the traffic between two hosts; :meth:`Network.between` returns it.
+
+    What they say to others, and others through them, is not concerned. Their own multicasts do not reach each other
+    while it is cut; ARP and neighbour discovery do, as behind firewalls.
+    """
+
+    def __init__(self, a: Host, b: Host) -> None:
+        """Speak of these two."""
+        if a is b:
+            raise UsageError(f"between() takes two hosts, not {a.name} twice")
+        self.hosts = (a, b)
+        self._cut: dict[int, Fault] = {}
+
+    def __str__(self) -> str:
+        """Name the two hosts."""
+        return f"between {self.hosts[0].name} and {self.hosts[1].name}"
+
+    def __repr__(self) -> str:
+        """Name the two hosts, and say whether they are cut off from each other."""
+        return f"<Between {self.hosts[0].name}, {self.hosts[1].name}{' (cut)' if self._cut else ''}>"
+
+    def _senders(self, direction: Direction) -> list[int]:
+        """Return which of the two send what is concerned."""
+        if direction is None:
+            return [0, 1]
+        for place, host in enumerate(self.hosts):
+            if direction is host or direction == host.name:
+                return [place]
+        names = " or ".join(repr(host.name) for host in self.hosts)
+        shown = getattr(direction, "name", direction)
+        raise UsageError(f"direction= names who sends what is concerned, {names}, not {shown!r}")
+
+    def places(self, direction: Direction = None) -> list[Place]:
+        """Return where the packets of the two to each other pass: at the sender's cables and at the receiver's.
+
+        One of them would do, but for routers between them that translate addresses.
+        """
+        known = [addresses_of(host) for host in self.hosts]
+        found: list[Place] = []
+        for sender in self._senders(direction):
+            a, b = self.hosts[sender], self.hosts[1 - sender]
+            found += separating(a, known[sender], known[1 - sender])
+            found += arriving(b, known[sender], known[1 - sender])
+        return found
+
+    def cut(self, *, direction: Direction = None) -> Self:
+        """Let nothing pass between the two any more; no carrier is lost. Idempotent; undone by :meth:`heal`."""
+        for sender in self._senders(direction):
+            if sender not in self._cut or not self._cut[sender].active:
+                name = self.hosts[sender].name
+                self._cut[sender] = put_rules(f"{self}: what {name} sends is lost", self.places(name))
+        return self
+
+    def heal(self, *, direction: Direction = None) -> None:
+        """Let everything pass again. Idempotent."""
+        for sender in self._senders(direction):
+            fault = self._cut.pop(sender, None)
+            if fault is not None:
+                fault.end()
+
+    @property
+    def link(self) -> Link:
+        """The one cable that joins the two. Raises :class:`UsageError` when there is none, or several."""
+        a, b = self.hosts
+        common = [link for link in a.cables if link in b.cables]
+        if len(common) != 1:
+            raise UsageError(
+                f"{a.name} and {b.name} are not joined by one cable of their own: name the cable to unplug, "
+                f"such as {a.name}.cable or one of network.links"
+            )
+        return common[0]
+
+    def unplug(self) -> Until:
+        """Unplug the cable that joins the two. Raises :class:`UsageError` when there is none of their own."""
+        return self.link.unplug()
+
+    def plug(self) -> None:
+        """Plug it in again."""
+        self.link.plug()
+
+    def impair(
+        self,
+        *,
+        delay: float | str | None = None,
+        jitter: float | str | None = None,
+        loss: float | str | None = None,
+        duplicate: float | str | None = None,
+        reorder: float | str | None = None,
+        corrupt: float | str | None = None,
+        rate: float | str | None = None,
+        seed: int = 0,
+        direction: Direction = None,
+        precise: bool = False,
+    ) -> Impairing:
+        """Do to the packets between the two what :meth:`Link.impair` does to all of a cable.
+
+        It is done once, at the cables of the host that has fewer of them.
+        """
+        from pytest_poorcontainer.network.impair import parse_impairment  # noqa: PLC0415 - few need it
+
+        said = parse_impairment(
+            delay=delay,
+            jitter=jitter,
+            loss=loss,
+            duplicate=duplicate,
+            reorder=reorder,
+            corrupt=corrupt,
+            rate=rate,
+            precise=precise,
+        )
+        known = [addresses_of(host) for host in self.hosts]
+        mine = min((0, 1), key=lambda place: len(self.hosts[place].cables))
+        senders = self._senders(direction)
+        made = Impairing(f"{self}: impaired")
+        try:
+            for link in self.hosts[mine].cables:
+                end = end_of(link, self.hosts[mine])
+                ends: dict[int, Flow | None] = {}
+                if mine in senders:
+                    ends[1 - end] = Flow(known[mine], known[1 - mine])
+                if 1 - mine in senders:
+                    ends[end] = Flow(known[1 - mine], known[mine])
+                with fabric_of(link.lab).lock:
+                    made.layers.append(link.check("impair").impairments().add(said, seed, ends))
+        except BaseException:
+            made.end()
+            raise
+        if not made.layers:
+            raise UsageError(f"cannot impair what is {self}: there is no cable between them")
+        note(made.what)
+        return made
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.heal()
+
+
+class Impairing:
+    """An impairment of what passes between two hosts, in force until its block ends, or until :meth:`end`."""
+
+    def __init__(self, what: str) -> None:
+        """Begin without layers."""
+        self.what = what
+        self.layers: list[Impaired] = []
+
+    @property
+    def counts(self) -> list[tuple[Counts, Counts]]:
+        """What has happened at each cable, to the packets towards its first end and towards its second."""
+        return [layer.counts for layer in self.layers]
+
+    def change(self, **said: float | str) -> None:
+        """Say these things anew, while traffic goes on. Raises as ``impair()`` does."""
+        for layer in self.layers:
+            layer.change(**said)
+
+    def end(self) -> None:
+        """Take it out of force. Idempotent."""
+        for layer in self.layers:
+            layer.end()
+
+    heal = end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()

@@ -1,0 +1,257 @@
+"""What happens to the packets of a link, in layers: each ``impair()`` is one, and the last that says a thing counts."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_poorcontainer.errors import PoorContainerError, UsageError
+from pytest_poorcontainer.network.medium import Impairment, Treatment
+from pytest_poorcontainer.network.units import parse_rate, parse_share, parse_time
+from pytest_poorcontainer.network.wire import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from pytest_poorcontainer.network.medium import Carrier, Counts, Flow, Span
+
+__all__ = ["Impaired", "Impairments", "Splice", "parse_impairment"]
+
+BOTH = (0, 1)
+
+
+def parse_impairment(
+    *,
+    delay: float | str | None = None,
+    jitter: float | str | None = None,
+    loss: float | str | None = None,
+    duplicate: float | str | None = None,
+    reorder: float | str | None = None,
+    corrupt: float | str | None = None,
+    rate: float | str | None = None,
+    precise: bool = False,
+) -> dict[str, float | bool]:
+    """Return what these arguments of ``impair()`` say, by name; what is None is not said. Raises UsageError."""
+    said: dict[str, float | bool] = {}
+    for name, value in (("delay", delay), ("jitter", jitter)):
+        if value is not None:
+            said[name] = parse_time(value, name)
+    for name, value in (("loss", loss), ("duplicate", duplicate), ("reorder", reorder), ("corrupt", corrupt)):
+        if value is not None:
+            said[name] = parse_share(value, name)
+    if rate is not None:
+        said["rate"] = parse_rate(rate, "rate")
+    if not isinstance(precise, bool):
+        raise UsageError(f"precise is True or False, not {precise!r}")
+    if precise:
+        said["precise"] = True
+    if not said:
+        raise UsageError("impair() needs to know what: delay=, jitter=, loss=, duplicate=, reorder=, corrupt= or rate=")
+    return said
+
+
+def _check_seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise UsageError(f"seed is an int, not {seed!r}")
+    return seed
+
+
+class Splice(Protocol):
+    """What a carrier is put into: a link."""
+
+    def span(self) -> Span:
+        """Return what is to be carried."""
+
+    def detach(self) -> None:
+        """Stop the fabric from passing frames by itself; returns when it is so."""
+
+    def attach(self) -> None:
+        """Let the fabric pass frames by itself again, unless another fault forbids it."""
+
+    def prove(self, carrier: Carrier) -> None:
+        """Prove by a canary that frames go through the carrier, if any can go at all."""
+
+
+class Impaired:
+    """One layer: in force until the end of its block, or until :meth:`end`. ``said`` is what it says."""
+
+    def __init__(
+        self, owner: Impairments, said: dict[str, float | bool], seed: int, ends: Mapping[int, Flow | None]
+    ) -> None:
+        """Say what is to happen to packets towards these ends, to those of a flow only or to all; not in force yet."""
+        self._owner = owner
+        self.said = said
+        self.seed = seed
+        self.ends = dict(ends)
+
+    def change(
+        self,
+        *,
+        delay: float | str | None = None,
+        jitter: float | str | None = None,
+        loss: float | str | None = None,
+        duplicate: float | str | None = None,
+        reorder: float | str | None = None,
+        corrupt: float | str | None = None,
+        rate: float | str | None = None,
+    ) -> None:
+        """Say these things anew, while traffic goes on; what is left out stays. Raises as ``impair()`` does."""
+        said = parse_impairment(
+            delay=delay, jitter=jitter, loss=loss, duplicate=duplicate, reorder=reorder, corrupt=corrupt, rate=rate
+        )
+        self._owner.change(self, {**self.said, **said})
+
+    @property
+    def counts(self) -> tuple[Counts, Counts]:
+        """What has happened to packets towards the first end and towards the second, since the link was impaired."""
+        return self._owner.counts()
+
+    def end(self) -> None:
+        """Take it out of force. Idempotent. Raises :class:`WireOverflow`, :class:`WireDied`: then it is out too."""
+        self._owner.remove(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def __repr__(self) -> str:
+        """Say what it does."""
+        said = ", ".join(f"{name}={value:g}" for name, value in self.said.items())
+        return f"<Impaired {said}, seed={self.seed}>"
+
+
+class Impairments:
+    """All layers of one link, and the carrier while there is one. The link's lock is held by who calls."""
+
+    def __init__(self, splice: Splice) -> None:
+        """Begin without any."""
+        self._splice = splice
+        self._layers: list[Impaired] = []
+        self.carrier: Carrier | None = None
+        self._last: tuple[Counts, Counts] | None = None
+
+    @property
+    def dead(self) -> bool:
+        """Whether the carrier has died: then nothing passes."""
+        return self.carrier is not None and self.carrier.dead
+
+    def effective(self) -> dict[int, Impairment]:
+        """Return what is in force, by the end that packets travel to."""
+        return {one.towards: one.impairment for one in self._treatments(self._layers) if one.only is None}
+
+    def add(self, said: dict[str, float | bool], seed: int, ends: Mapping[int, Flow | None]) -> Impaired:
+        """Put a layer over the others, towards these ends, for flows or (None) for all packets.
+
+        Raises :class:`UsageError`, :class:`LabError`; then all is as it was.
+        """
+        layer = Impaired(self, said, _check_seed(seed), ends)
+        self._put([*self._layers, layer])
+        return layer
+
+    def change(self, layer: Impaired, said: dict[str, float | bool]) -> None:
+        """Let a layer say something else."""
+        if layer not in self._layers:
+            raise PoorContainerError(f"cannot change {layer}: it has ended")
+        before, layer.said = layer.said, said
+        try:
+            self._put(self._layers)
+        except BaseException:
+            layer.said = before
+            raise
+
+    def remove(self, layer: Impaired) -> None:
+        """Take a layer away; with the last one the carrier goes."""
+        if layer in self._layers:
+            self._put([one for one in self._layers if one is not layer])
+
+    def clear(self) -> None:
+        """Take all of them away."""
+        if self._layers:
+            self._put([])
+
+    def counts(self) -> tuple[Counts, Counts]:
+        """Return what has happened, also when it is over. Raises :class:`WireDied`."""
+        if self.carrier is not None:
+            return self.carrier.counts()
+        if self._last is None:
+            raise PoorContainerError("there are no counts: nothing was carried")
+        return self._last
+
+    def abandon(self) -> Exception | None:
+        """End the carrier of a link whose hosts are about to be closed; return what is to be told."""
+        carrier, self.carrier = self.carrier, None
+        self._layers = []
+        if carrier is None:
+            return None
+        try:
+            carrier.close()
+        except PoorContainerError as error:
+            return error
+        return None
+
+    def _put(self, layers: list[Impaired]) -> None:
+        treatments = self._treatments(layers)
+        if not layers:
+            self._layers = []
+            self._stop()
+        elif self.carrier is None:
+            self._start(treatments)
+        else:
+            self.carrier.change(treatments)
+        self._layers = layers
+
+    def _start(self, treatments: Sequence[Treatment]) -> None:
+        carrier = wire().carry(self._splice.span(), treatments)
+        try:
+            self._splice.detach()
+            carrier.start()
+            self._splice.prove(carrier)
+        except BaseException:
+            with contextlib.suppress(PoorContainerError):
+                carrier.close()
+            self._splice.attach()
+            raise
+        self.carrier = carrier
+
+    def _stop(self) -> None:
+        carrier, self.carrier = self.carrier, None
+        if carrier is None:
+            return
+        try:
+            carrier.close()
+        finally:
+            with contextlib.suppress(PoorContainerError):  # of a wire that has died there are none
+                self._last = carrier.counts()
+            self._splice.attach()
+
+    def _treatments(self, layers: Sequence[Impaired]) -> list[Treatment]:
+        """Return them for the carrier, of which the first that fits counts: those for flows before those for all."""
+        made = []
+        for towards in BOTH:
+            concerned = [layer for layer in layers if towards in layer.ends]
+            flows = dict.fromkeys(flow for layer in reversed(concerned) if (flow := layer.ends[towards]) is not None)
+            whole = [None] if any(layer.ends[towards] is None for layer in concerned) else []
+            for flow in (*flows, *whole):
+                some = [layer for layer in concerned if layer.ends[towards] in (None, flow)]
+                made.append(Treatment(towards, _added(some), some[-1].seed, flow))
+        return made
+
+
+def _added(layers: Sequence[Impaired]) -> Impairment:
+    said = Impairment()
+    for layer in layers:
+        said = replace(said, **layer.said)  # type: ignore[arg-type]
+    if said.jitter > said.delay:
+        raise UsageError(
+            f"jitter of {said.jitter:g} s is more than the delay of {said.delay:g} s: "
+            "a packet cannot arrive before it was sent; ask for a delay that is at least as long"
+        )
+    return said

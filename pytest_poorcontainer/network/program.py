@@ -1,0 +1,201 @@
+"""Which frames a fault concerns, as classic BPF programs that the kernel runs at a plug (linux/filter.h).
+
+Classic, because loading eBPF needs a privilege that rootless labs have not. A program sees the frame from its Ethernet
+header on; a VLAN tag is not in the way, as the kernel keeps it beside the frame.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING
+
+from pytest_poorcontainer.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["DROP", "EVERYTHING", "PASS_ON", "PROGRAM_MAX", "TCP", "UDP", "Match", "compiled"]
+
+PROGRAM_MAX = 4096  # BPF_MAXINSNS
+TCP, UDP = 6, 17
+# TC_ACT_STOLEN and TC_ACT_UNSPEC of linux/pkt_cls.h. Not TC_ACT_SHOT: who sends would be told (ENOBUFS).
+DROP, _PASS = 4, 0xFFFFFFFF
+PASS_ON = 0  # TC_ACT_OK: no other filter sees it
+
+_LD_W, _LD_H, _LD_B, _LD_LEN, _LDX_MSH = 0x20, 0x28, 0x30, 0x80, 0xB1
+_LD_H_IND = 0x48
+_JEQ, _JGT, _JSET, _JGE, _JA, _RET = 0x15, 0x25, 0x45, 0x35, 0x05, 0x06
+_TYPE, _IP, _IP6 = 12, 0x0800, 0x86DD
+_ICMP6 = 58
+_ND_FIRST, _ND_LAST = 133, 137  # RFC 4861: router and neighbour discovery
+
+Instruction = tuple[int, int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """IP packets to drop: all that is given has to fit. Addresses are packed, ports TCP's or UDP's (``protocol``).
+
+    ``to_group`` is for packets to many (multicast, broadcast), ``longer`` for those of more bytes than that. ARP and
+    neighbour discovery never fit: hosts keep knowing each other's hardware addresses, as behind a firewall.
+    """
+
+    senders: frozenset[bytes] | None = None
+    receivers: frozenset[bytes] | None = None
+    protocol: int | None = None
+    to_group: bool = False
+    to_port: int | None = None
+    from_port: int | None = None
+    longer: int | None = None
+
+
+EVERYTHING = None
+"""In place of a :class:`Match`: every frame, also ARP."""
+
+
+class _Assembler:
+    """Instructions with labels. Conditional jumps reach 255 instructions far, so each has an unconditional one."""
+
+    def __init__(self) -> None:
+        self.code: list[Instruction] = []
+        self._jumps: list[tuple[int, str]] = []
+        self._labels: dict[str, int] = {}
+        self._fresh = 0
+
+    def label(self) -> str:
+        self._fresh += 1
+        return f"{self._fresh}"
+
+    def put(self, operation: int, value: int = 0, yes: int = 0, no: int = 0) -> None:
+        self.code.append((operation, yes, no, value))
+
+    def here(self, label: str) -> None:
+        self._labels[label] = len(self.code)
+
+    def go(self, label: str) -> None:
+        self._jumps.append((len(self.code), label))
+        self.put(_JA)
+
+    def unless(self, operation: int, value: int, label: str) -> None:
+        """Go on if the accumulator fits, else to the label."""
+        self.put(operation, value, 1, 0)
+        self.go(label)
+
+    def when(self, operation: int, value: int, label: str) -> None:
+        """Go to the label if the accumulator fits, else on."""
+        self.put(operation, value, 0, 1)
+        self.go(label)
+
+    def finished(self) -> list[Instruction]:
+        for place, label in self._jumps:
+            self.code[place] = (_JA, 0, 0, self._labels[label] - place - 1)
+        return self.code
+
+
+def compiled(matches: Iterable[Match | None], then: int = DROP) -> tuple[Instruction, ...] | None:
+    """Return the program that drops what fits any of these, or does something else; None when it is to do nothing.
+
+    Raises :class:`UsageError` for more than the kernel takes in one program.
+    """
+    wanted = tuple(dict.fromkeys(matches))
+    return _compiled(wanted, then) if wanted else None
+
+
+@functools.lru_cache(maxsize=64)  # in a partition many hosts have the same strangers
+def _compiled(wanted: tuple[Match | None, ...], then: int) -> tuple[Instruction, ...]:
+    if EVERYTHING in wanted:
+        return ((_RET, 0, 0, then),)
+    asm = _Assembler()
+    for match in wanted:
+        if match is not None:
+            _put(asm, match, then)
+    asm.put(_RET, _PASS)
+    code = tuple(asm.finished())
+    if len(code) > PROGRAM_MAX:
+        raise UsageError(
+            f"the faults at one cable need a program of {len(code)} instructions, the kernel takes {PROGRAM_MAX}: "
+            "name fewer hosts in them, or cut whole cables"
+        )
+    return code
+
+
+def _put(asm: _Assembler, match: Match, then: int) -> None:
+    end, six = asm.label(), asm.label()
+    asm.put(_LD_H, _TYPE)
+    asm.unless(_JEQ, _IP, six)
+    _put_family(asm, match, 4, end)
+    asm.put(_RET, then)
+    asm.here(six)
+    asm.unless(_JEQ, _IP6, end)
+    _put_family(asm, match, 6, end)
+    asm.put(_RET, then)
+    asm.here(end)
+
+
+def _put_family(asm: _Assembler, match: Match, version: int, end: str) -> None:
+    """Go on if the packet fits, else to ``end``."""
+    if version == 6:  # noqa: PLR2004
+        _put_not_discovery(asm, end)
+    if match.longer is not None:
+        # The length of what lies in memory; an Ethernet header is in front of it.
+        asm.put(_LD_LEN)
+        asm.unless(_JGT, match.longer + 14, end)
+    if match.to_group:
+        asm.put(_LD_B, 0)
+        asm.unless(_JSET, 1, end)
+    places = ((match.senders, 26, 22), (match.receivers, 30, 38))
+    for addresses, four, sixth in places:
+        if addresses is not None:
+            size, place = (4, four) if version == 4 else (16, sixth)  # noqa: PLR2004
+            _put_any(asm, sorted(one for one in addresses if len(one) == size), place, end)
+    if match.protocol is not None:
+        _put_protocol(asm, match, version, end)
+
+
+def _put_not_discovery(asm: _Assembler, end: str) -> None:
+    on = asm.label()
+    asm.put(_LD_B, 20)
+    asm.unless(_JEQ, _ICMP6, on)
+    asm.put(_LD_B, 54)
+    asm.unless(_JGE, _ND_FIRST, on)
+    asm.unless(_JGT, _ND_LAST, end)
+    asm.here(on)
+
+
+def _put_any(asm: _Assembler, addresses: Sequence[bytes], place: int, end: str) -> None:
+    """Go on if one of the addresses stands at ``place``."""
+    found = asm.label()
+    groups: dict[bytes, list[bytes]] = {}
+    for one in addresses:
+        groups.setdefault(one[:-4], []).append(one[-4:])
+    for prefix, lasts in groups.items():
+        following = asm.label()
+        for offset in range(0, len(prefix), 4):
+            asm.put(_LD_W, place + offset)
+            asm.unless(_JEQ, int.from_bytes(prefix[offset : offset + 4], "big"), following)
+        asm.put(_LD_W, place + len(prefix))
+        for last in lasts:
+            asm.when(_JEQ, int.from_bytes(last, "big"), found)
+        asm.here(following)
+    asm.go(end)
+    asm.here(found)
+
+
+def _put_protocol(asm: _Assembler, match: Match, version: int, end: str) -> None:
+    """Go on for a packet of the protocol, of these ports. Later fragments have no ports, and fit none."""
+    asm.put(_LD_B, 23 if version == 4 else 20)  # noqa: PLR2004
+    asm.unless(_JEQ, match.protocol or 0, end)
+    if match.to_port is None and match.from_port is None:
+        return
+    if version == 4:  # noqa: PLR2004
+        asm.put(_LD_H, 20)
+        asm.when(_JSET, 0x1FFF, end)
+        asm.put(_LDX_MSH, 14)
+    for port, offset in ((match.from_port, 0), (match.to_port, 2)):
+        if port is not None:
+            if version == 4:  # noqa: PLR2004
+                asm.put(_LD_H_IND, 14 + offset)
+            else:
+                asm.put(_LD_H, 54 + offset)
+            asm.unless(_JEQ, port, end)
