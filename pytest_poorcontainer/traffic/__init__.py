@@ -1,0 +1,1 @@
+"""Captured frames: the recorder's, a capture's; what is in them, as pcapng, as conversations, as ladder diagrams."""
