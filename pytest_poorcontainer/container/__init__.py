@@ -1,12 +1,12 @@
-"""The lab's client: containers, and the commands in them.
+"""Containers, and the commands in them.
 
-``protocol`` (the words) <- ``forks``, ``agent``, ``control`` (the lines) <- ``launch``, ``lab`` (who owns everything)
-<- ``request``, ``streams``, ``process``, ``run`` (commands) <- ``container``.
+``control`` (the line to a command) <- ``request``, ``streams``, ``process``, ``run`` (commands) <- ``sockets``,
+``log``, ``ready``, ``service``, ``service_list`` (services) <- ``call_pickle``, ``callee``, ``call_worker``, ``call``
+(functions) <- ``container`` <- ``runtime_dir``, ``kept``, ``keep`` (what others may enter). What a container is to the
+lab, and the lab itself, is in ``lab``.
 """
 
 from pytest_poorcontainer.container.container import Container
-from pytest_poorcontainer.container.lab import Lab
-from pytest_poorcontainer.container.names import check_name
 from pytest_poorcontainer.container.process import Process
 
-__all__ = ["Container", "Lab", "Process", "check_name"]
+__all__ = ["Container", "Process"]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import functools
 import select
 import signal
 import threading
 from _socket import SO_PASSCRED, SOL_SOCKET
 from typing import TYPE_CHECKING
 
-from pytest_poorcontainer.container import forks, protocol
-from pytest_poorcontainer.container.clock import now
-from pytest_poorcontainer.container.protocol import Field, Message, Op
+from pytest_poorcontainer.lab import forks, protocol
+from pytest_poorcontainer.lab.clock import now
+from pytest_poorcontainer.lab.protocol import Field, Message, Op
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,10 +27,21 @@ class Control:
 
     ``status`` is the command's raw wait status (waitpid(2)), None while it runs. ``tree_dead``: the watcher has said
     that all it started is dead. ``gone``: the watcher has ended, so nothing of the command is left. ``complaint``:
-    what it could not do.
+    what it could not do. ``watcher`` is its pid as we see it, 0 until it has said something of its own.
     """
 
-    __slots__ = ("_poller", "_reading", "_sending", "_socket", "_theirs", "complaint", "gone", "status", "tree_dead")
+    __slots__ = (
+        "_poller",
+        "_reading",
+        "_sending",
+        "_socket",
+        "_theirs",
+        "complaint",
+        "gone",
+        "status",
+        "tree_dead",
+        "watcher",
+    )
 
     def __init__(self) -> None:
         """Make the line; the watcher's end waits to be passed on."""
@@ -44,10 +56,15 @@ class Control:
         self.tree_dead = False
         self.gone = False
         self.complaint: LabError | None = None
+        self.watcher = 0
 
     def theirs(self) -> int:
         """Return the descriptor of the watcher's end."""
         return self._theirs.fileno()
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll on for news, -1 when the line is closed."""
+        return self._socket.fileno()
 
     def passed_on(self) -> None:
         """Close the watcher's end: it has its own copy now. Else we would never see the end of file."""
@@ -81,12 +98,15 @@ class Control:
             self._reading.release()
         return True
 
-    def glance(self) -> None:
-        """Read what is there, without waiting, unless another thread reads already."""
+    def glance(self, *, further: bool = False) -> None:
+        """Read what is there, without waiting, unless another thread reads already.
+
+        ``further``: also beyond the command's death, to learn of the end of all that it started.
+        """
         if self.gone or not self._reading.acquire(blocking=False):
             return
         try:
-            while self.status is None and not self.gone and self._readable(0):
+            while (further or self.status is None) and not self.gone and self._readable(0):
                 self._take(protocol.receive(self._socket))
         finally:
             self._reading.release()
@@ -129,6 +149,7 @@ class Control:
             self.gone = True
         elif message.op == Op.EXITED:
             self.status = message.number(Field.STATUS)
+            self.watcher = message.pid
         elif message.op == Op.TREE_DEAD:
             self.tree_dead = True
         elif message.op == Op.ERROR:
@@ -137,4 +158,9 @@ class Control:
 
 def is_signal(number: int) -> bool:
     """Return whether kill(2) takes this number: 0 (no signal, only a look), or a signal."""
-    return number == 0 or number in signal.valid_signals()
+    return number == 0 or number in _signals()
+
+
+@functools.cache
+def _signals() -> frozenset[int]:
+    return frozenset(signal.valid_signals())  # half a millisecond: the numbers become enums

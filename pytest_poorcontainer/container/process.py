@@ -8,24 +8,27 @@ import io
 import os
 import subprocess
 import threading
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from pytest_poorcontainer.container.clock import now
 from pytest_poorcontainer.container.control import Control, is_signal
-from pytest_poorcontainer.container.protocol import Field, Op
-from pytest_poorcontainer.container.request import arguments, pack_request
-from pytest_poorcontainer.container.streams import Exchange, Streams
-from pytest_poorcontainer.errors import LabDied, LabError
+from pytest_poorcontainer.container.request import arguments, pack_request, passed, search_path, user_text
+from pytest_poorcontainer.container.streams import Exchange, Screen, Streams, TerminalStreams
+from pytest_poorcontainer.container.window import set_window, window
+from pytest_poorcontainer.errors import LabDied, LabError, UsageError
+from pytest_poorcontainer.lab.clock import now
+from pytest_poorcontainer.lab.protocol import Field, Op
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from typing_extensions import Self
 
-    from pytest_poorcontainer.container.handle import Handle
-    from pytest_poorcontainer.container.protocol import Message
-    from pytest_poorcontainer.container.request import Argv, Environment, Text
+    from pytest_poorcontainer.container.request import Argv, Environment, PassFds, Text
     from pytest_poorcontainer.container.streams import Target
+    from pytest_poorcontainer.container.window import Size
+    from pytest_poorcontainer.lab.handle import Handle
+    from pytest_poorcontainer.lab.protocol import Message
 
 __all__ = ["Process"]
 
@@ -33,6 +36,8 @@ _PATIENCE_AT_START = 20.0  # seconds
 _PATIENCE_AT_END = 5.0  # seconds; the watcher itself gives up, and says why, after four
 _KILLED = 9  # the raw wait status of what SIGKILL ended
 _MODES = ("wb", "rb", "rb")
+_TERM = b"xterm"  # what every terminal database has, and docker says too
+_END_OF_INPUT = b"\x04"
 
 
 class Process:
@@ -48,6 +53,9 @@ class Process:
     ``with`` block by an exception ends the command and all it started, and that :meth:`terminate` is not :meth:`end`.
     Safe to use from several threads at once, as Popen is.
     """
+
+    _screen: Screen | None = None
+    _exchange: Exchange | None = None
 
     def __init__(
         self,
@@ -65,8 +73,14 @@ class Process:
         errors: str | None = None,
         universal_newlines: bool | None = None,
         bufsize: int = -1,
+        pass_fds: PassFds = (),
+        tty: Size = False,
+        terminal: bool = False,
     ) -> None:
         """Start the command. The process holds the container: it is not ended for want of a reference meanwhile.
+
+        With ``terminal`` its stdin, which is a terminal, becomes its controlling one (tty_ioctl(4), TIOCSCTTY); with
+        ``tty`` one is made.
 
         Raises FileNotFoundError, PermissionError, NotADirectoryError and other OSErrors as subprocess does, naming the
         program or ``cwd``; :class:`LabError` for what goes wrong on the way there, :class:`LabDied` when the container
@@ -83,32 +97,35 @@ class Process:
         self._handle, self._bufsize = handle, bufsize
         self._files: list[IO[Any] | None] = [None, None, None]
         self._lock = threading.Lock()
-        self._exchange: Exchange | None = None
         words = arguments(argv)
         self._what = os.fsdecode(words[0])
-        body = pack_request(words, env, cwd, user)
+        size = window(tty)
+        self._tty = size is not None
+        self._extra = passed(pass_fds)
+        term = _TERM if self._tty else b""
+        wanted = terminal or self._tty
+        clock = handle.clock
+        body = pack_request(words, env, cwd, user, terminal=wanted, term=term, numbers=self._extra, clock=clock)
+        if self._tty and not stdin is stdout is stderr is None:
+            raise ValueError("stdin, stdout and stderr arguments may not be used with tty.")
         handle.check()
         try:
-            self._streams = Streams(stdin, stdout, stderr)
-            self._control = Control()
-        except OSError as error:
-            self.close()
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-            remedy = "raise the limit of open files (ulimit -n), or close what is no longer needed"
-            raise LabError("make the pipes of", self._what, error.errno, remedy) from error
-        try:
-            self._start(body, cwd)
+            with _enough_descriptors(self._what):
+                self._streams = Streams(stdin, stdout, stderr) if size is None else _terminal(handle, user, size)
+                self._control = Control()
+            self._start(body, cwd, env)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, body: bytes, cwd: Text | None) -> None:
+    def _start(self, body: bytes, cwd: Text | None, env: Environment | None) -> None:
         streams, control = self._streams, self._control
         assert streams is not None  # noqa: S101 - for the type checker
         assert control is not None  # noqa: S101
         try:
-            number = self._handle.agent.execute(body, (control.theirs(), *streams.child), self._what)
+            number = self._handle.agent.execute(
+                body, (control.theirs(), *streams.child, *self._extra.values()), self._what
+            )
             streams.passed_on()
             control.passed_on()
             answer = control.first(_PATIENCE_AT_START)
@@ -125,7 +142,7 @@ class Process:
             self._handle.check()  # as above
             raise self._handle.agent.complaint(number) or self._handle.died(f"run {self._what}")
         if answer.op == Op.ERROR:
-            raise self._refusal(answer, cwd)
+            raise self._refusal(answer, cwd, env)
         self.pid = answer.pid
         self.pid_inside = answer.number(Field.PID)
 
@@ -139,10 +156,14 @@ class Process:
             return LabError(f"run {self._what} in", self._handle.name, errno.ETIMEDOUT, why)
         return None
 
-    def _refusal(self, answer: Message, cwd: Text | None) -> Exception:
+    def _refusal(self, answer: Message, cwd: Text | None, env: Environment | None) -> Exception:
         number, step = answer.number(Field.ERRNO), answer.text(Field.STEP)
         if step == "chdir" and cwd is not None:
             return OSError(number, os.strerror(number), os.fsdecode(cwd))
+        if step == "exec" and number == errno.ENOENT:
+            from pytest_poorcontainer.container.not_found import not_found  # noqa: PLC0415 - few tests need it
+
+            return not_found(self._handle, self._what, search_path(env))
         if step == "exec":
             return OSError(number, os.strerror(number), self._what)
         # In a pid namespace that is coming to its end fork fails with ENOMEM: closed by another thread, no surprise.
@@ -184,7 +205,13 @@ class Process:
 
     def _open(self, fd: int, number: int) -> IO[Any]:
         line_buffered = self.text_mode and self._bufsize == 1
-        raw: IO[Any] = open(fd, _MODES[number], -1 if line_buffered else self._bufsize)  # noqa: SIM115 - a descriptor
+        size = -1 if line_buffered else self._bufsize
+        raw: IO[Any]
+        if self._tty and number:
+            self._screen = Screen(fd)
+            raw = cast("IO[Any]", self._screen if size == 0 else io.BufferedReader(self._screen))
+        else:
+            raw = open(fd, _MODES[number], size)  # noqa: SIM115 - a descriptor
         if not self.text_mode:
             return raw
         return io.TextIOWrapper(
@@ -216,6 +243,24 @@ class Process:
             raise subprocess.TimeoutExpired(self._shown(), timeout or 0.0)
         assert self.returncode is not None  # noqa: S101 - for the type checker
         return self.returncode
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when there is news of the command (poll(2)); -1 after :meth:`close`."""
+        return -1 if self._control is None else self._control.fileno()
+
+    def tree_ended(self, timeout: float | None = 0.0) -> bool:
+        """Return whether the command and all that it started have ended; wait up to ``timeout`` seconds for it."""
+        control = self._line()
+        if timeout == 0:
+            control.glance(further=True)
+        else:
+            control.until(lambda: control.tree_dead, None if timeout is None else now() + timeout)
+        return control.gone or control.tree_dead
+
+    @property
+    def watcher(self) -> int:
+        """The pid of the command's watcher as seen from here, known when the command has ended; 0 until then."""
+        return 0 if self._control is None else self._control.watcher
 
     def _ended(self, deadline: float | None) -> bool:
         if self.returncode is None:
@@ -256,6 +301,8 @@ class Process:
         if not (exchange.run(deadline) and self._ended(deadline)):
             out, err = exchange.output(1) or None, exchange.output(2) or None
             raise subprocess.TimeoutExpired(self._shown(), timeout or 0.0, out, err)
+        if self._tty:
+            self._close_end(1)
         return self._decode(exchange.output(1)), self._decode(exchange.output(2))
 
     def _begin(self, data: Any) -> Exchange:
@@ -267,15 +314,30 @@ class Process:
         if data and self.text_mode and isinstance(data, str):
             data = data.encode(self.encoding or "utf-8", self.errors or "strict")
         ends = [fd if file is None else _fileno(file) for fd, file in zip(streams.ours, self._files, strict=True)]
+        if self._tty:
+            # What one types to say that there is no more; twice, where no line has been ended before it (termios(3)).
+            data = bytes(data or b"")
+            data += _END_OF_INPUT if data[-1:] in (b"", b"\n") else 2 * _END_OF_INPUT
         if data and ends[0] < 0:
             raise ValueError("input was given, but stdin is no pipe: say stdin=PIPE, or use run()")
-        return Exchange((ends[0], ends[1], ends[2]), self._close_end, data or b"")
+        return Exchange((ends[0], ends[1], ends[2]), self._close_exchanged, data or b"")
 
     def _decode(self, data: bytes | None) -> str | bytes | None:
         if data is None or not self.text_mode:
             return data
         text = data.decode(self.encoding or "utf-8", self.errors or "strict")
         return text.replace("\r\n", "\n").replace("\r", "\n")
+
+    def resize(self, columns: int, lines: int) -> None:
+        """Change the size of its terminal; what runs in the foreground there gets SIGWINCH.
+
+        Raises :class:`UsageError` when it was started without ``tty``, ValueError when ``stdout`` is closed.
+        """
+        if not self._tty:
+            raise UsageError(f"{self._what} has no terminal to resize: start it with popen(..., tty=True)")
+        stdout = self.stdout
+        assert stdout is not None  # noqa: S101 - a terminal has one
+        set_window(stdout.fileno(), window((columns, lines)) or (0, 0))
 
     def send_signal(self, sig: int) -> None:
         """Send a signal to the command alone. Does nothing when it has ended.
@@ -324,6 +386,11 @@ class Process:
         if self._control is not None:
             self._control.close()
 
+    def _close_exchanged(self, number: int) -> None:
+        # A command that has closed its terminal but not ended yet would be hung up on (SIGHUP).
+        if number == 0 or not self._tty:
+            self._close_end(number)
+
     def _close_end(self, number: int) -> None:
         file, streams = self._files[number], self._streams
         if file is not None:
@@ -345,6 +412,8 @@ class Process:
         try:
             if kind is not None:
                 self.end()
+            elif self._screen is not None and self._screen.ended:
+                self.wait()  # not hung up on, as above
         finally:
             for number in (1, 2, 0):
                 self._close_end(number)
@@ -354,6 +423,29 @@ class Process:
         """Close quietly what nobody refers to any more; the command goes on until its container ends."""
         if getattr(self, "_files", None) is not None:
             self.close()
+
+
+@contextlib.contextmanager
+def _enough_descriptors(what: str) -> Iterator[None]:
+    """Say what to do when there are no more of them."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        remedy = "raise the limit of open files (ulimit -n), or close what is no longer needed"
+        raise LabError("make the pipes of", what, error.errno, remedy) from error
+
+
+def _terminal(handle: Handle, user: str | int | None, size: tuple[int, int]) -> TerminalStreams:
+    master, terminal = handle.agent.terminal(None if user is None else user_text(user))
+    streams = TerminalStreams(master, terminal)
+    try:
+        set_window(master, size)
+    except BaseException:
+        streams.close()
+        raise
+    return streams
 
 
 def _fileno(file: IO[Any]) -> int:

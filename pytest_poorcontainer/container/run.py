@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.container.process import Process
+from pytest_poorcontainer.container.request import arguments, search_path
 
 if TYPE_CHECKING:
-    from pytest_poorcontainer.container.handle import Handle
-    from pytest_poorcontainer.container.request import Argv
+    from pytest_poorcontainer.container.request import Argv, Environment
+    from pytest_poorcontainer.lab.handle import Handle
 
 __all__ = ["run"]
+
+_NOT_FOUND = 127  # what ld.so(8) ends with when a library is missing, and a shell when a command is
 
 
 def run(
@@ -43,6 +48,18 @@ def run(
     finally:
         process.close()
     code = process.returncode
+    if code == _NOT_FOUND and handle.rootfs != "host":
+        _explain(handle, argv, rest.get("env"))
     if check and code:
         raise subprocess.CalledProcessError(code, argv, out, err)
     return subprocess.CompletedProcess(argv, code or 0, out, err)
+
+
+def _explain(handle: Handle, argv: Argv, env: Environment | None) -> None:
+    """Raise FileNotFoundError when the program could not begin, for want of a library."""
+    from pytest_poorcontainer.container.not_found import lacking  # noqa: PLC0415 - few tests need it
+
+    program = os.fsdecode(arguments(argv)[0])
+    why = lacking(handle, program, search_path(env))
+    if why:
+        raise FileNotFoundError(errno.ENOENT, f"{os.strerror(errno.ENOENT)}: {why}", program)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import select
 from subprocess import DEVNULL, PIPE, STDOUT
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pytest_poorcontainer.container.clock import now
+from pytest_poorcontainer.lab.clock import now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     Target: TypeAlias = "int | IO[bytes] | IO[str] | None"
 
-__all__ = ["Exchange", "Streams"]
+__all__ = ["Exchange", "Screen", "Streams", "TerminalStreams"]
 
 _CHUNK = 65536  # what a pipe holds (pipe(7))
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
@@ -73,6 +75,74 @@ class Streams:
             if fd >= 0:
                 self.ours[number] = -1
                 os.close(fd)
+
+
+class TerminalStreams(Streams):
+    """Those of a command whose three streams are a terminal: ours are its other side, twice (pty(7))."""
+
+    __slots__ = ()
+
+    def __init__(self, master: int, terminal: int) -> None:
+        """Take over both descriptors."""
+        self.child = [terminal] * 3
+        self.ours = [-1, master, -1]
+        self._opened = [terminal]
+        try:
+            self.ours[_STDIN] = os.dup(master)
+        except BaseException:
+            self.close()
+            raise
+
+
+class Screen(io.RawIOBase):
+    """What a command prints on its terminal. That nobody has it open any more, an EIO, is the end of the file.
+
+    ``ended`` says that this has been seen.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Take over the descriptor of the terminal's other side."""
+        super().__init__()
+        self._fd = fd
+        self.ended = False
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor. Raises ValueError when it is closed."""
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+        return self._fd
+
+    def isatty(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what is there, at least a byte; 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        data = read_end(self.fileno(), len(view))
+        view[: len(data)] = data
+        self.ended = not data and len(view) > 0
+        return len(data)
+
+    def close(self) -> None:
+        """Close it. Idempotent."""
+        if not self.closed:
+            super().close()
+            os.close(self._fd)
+
+
+def read_end(fd: int, size: int) -> bytes:
+    """Read from a pipe or from a terminal's other side; nothing is the end of both."""
+    try:
+        return os.read(fd, size)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
 
 
 class Exchange:
@@ -133,7 +203,7 @@ class Exchange:
         return True
 
     def _read(self, number: int) -> None:
-        data = os.read(self._ends[number], _CHUNK)
+        data = read_end(self._ends[number], _CHUNK)
         if data:
             self.chunks[number].append(data)
         else:
@@ -144,12 +214,16 @@ class Exchange:
             self._sent += os.write(self._ends[number], self._data[self._sent : self._sent + _CHUNK])
         except BlockingIOError:
             return
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
             # The command does not want to read it all, which is its right: so does subprocess.
             self._sent = len(self._data)
         if self._sent >= len(self._data):
             self._finish(number)
 
     def _finish(self, number: int) -> None:
+        if number == _STDIN and self._data:
+            os.set_blocking(self._ends[number], True)  # a terminal's two are one open file
         del self._ends[number]
         self._close(number)

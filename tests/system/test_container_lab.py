@@ -21,7 +21,7 @@ PRELUDE = """
 import gc, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 from pytest_poorcontainer import Container, LabDied, LabError, PoorContainerError, UsageError
-from pytest_poorcontainer.container.lab import Lab, Spec
+from pytest_poorcontainer.lab.client import Lab, Spec
 
 def children(parent):
     found = []

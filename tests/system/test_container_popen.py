@@ -296,11 +296,14 @@ def test_a_forked_child_cannot_use_it(box):
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(reader)
-        for use in (process.poll, process.wait, process.end, process.communicate, lambda: box.run(["true"])):
-            os.write(writer, answer(use))
-        box.close()
-        os._exit(0)
+        try:
+            os.close(reader)
+            for use in (process.poll, process.wait, process.end, process.communicate, lambda: box.run(["true"])):
+                os.write(writer, answer(use))
+            box.close()
+            os._exit(0)
+        finally:
+            os._exit(1)  # never a second pytest
     os.close(writer)
     with os.fdopen(reader) as told:
         assert told.read() == "refused;" * 5
