@@ -1,0 +1,140 @@
+"""``poor-mirror run``: all mirrors by their intervals, and the page. Each run is a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from pytest_poorcontainer.mirror.config import host_of
+from pytest_poorcontainer.mirror.errors import MirrorError
+from pytest_poorcontainer.mirror.history import History
+
+if TYPE_CHECKING:
+    from pytest_poorcontainer.mirror.config import Config, Mirror
+
+__all__ = ["Daemon"]
+
+_STEP = 0.5
+_SHARE = 0.05  # of the interval, by which runs are spread
+_SOONER = 0.25  # of the interval, after which a run that failed is tried again
+_GRACE = 10.0
+
+
+class Daemon:
+    """Starts what is due: at most ``jobs`` at once, and one at a time for each server. Ends by SIGTERM or SIGINT."""
+
+    def __init__(self, config: Config, serve: str = "") -> None:
+        """``serve`` is where the page is served, "" for nowhere. Raises :class:`~..errors.MirrorError`."""
+        self._config = config
+        self._history = History(config.state / "history.sqlite3")
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._due: dict[str, float] = {}
+        self._ending = threading.Event()
+        self._server = None
+        if serve:
+            from pytest_poorcontainer.mirror.page.served import PageServer, address_of  # noqa: PLC0415 - needs jinja2
+
+            self._server = PageServer(config, address_of(serve))
+
+    def run(self) -> int:
+        """Go on until a signal comes; then end all runs, and return 0."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._ending.set())
+        thread = None
+        if self._server is not None:
+            thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+            thread.start()
+            host, port = self._server.server_address[:2]
+            print(f"the page is at http://{host!s}:{port}/", flush=True)  # noqa: T201 - what the admin asked for
+        for mirror in self._config.mirrors.values():
+            self._due[mirror.name] = self._first(mirror)
+        self._write_page()
+        try:
+            while not self._ending.wait(_STEP):
+                self._collect()
+                self._start()
+        finally:
+            self._end()
+            if self._server is not None and thread is not None:
+                self._server.ending.set()
+                self._server.shutdown()
+                thread.join(_GRACE)
+                self._server.server_close()
+        return 0
+
+    def _first(self, mirror: Mirror) -> float:
+        """Return when a mirror is due for the first time: an interval after its last run, or at once."""
+        last = self._history.last(mirror.name)
+        return self._next(mirror, last["ended"], last["state"]) if last else 0.0
+
+    def _next(self, mirror: Mirror, ended: float, state: str) -> float:
+        """Return when a mirror is due again. A held one waits its whole interval: only a person can change it."""
+        interval = mirror.interval if state in {"ok", "held"} else mirror.interval * _SOONER
+        return ended + interval * random.uniform(1, 1 + _SHARE)  # noqa: S311 - so that not all begin at once
+
+    def _collect(self) -> None:
+        for name, process in list(self._running.items()):
+            if process.poll() is None:
+                continue
+            del self._running[name]
+            last = self._history.last(name)
+            self._due[name] = self._next(self._config.mirrors[name], time.time(), last["state"] if last else "failed")
+            self._write_page()
+
+    def _start(self) -> None:
+        now = time.time()
+        busy = {host_of(self._config.mirrors[name].source) for name in self._running}
+        for name, due in sorted(self._due.items(), key=lambda pair: pair[1]):
+            mirror = self._config.mirrors[name]
+            host = host_of(mirror.source)
+            if due > now or name in self._running or len(self._running) >= max(1, self._config.jobs):
+                continue
+            if host and host in busy:
+                continue
+            busy.add(host)
+            self._launch(name)
+
+    def _launch(self, name: str) -> None:
+        environment = dict(os.environ)
+        if self._config.bandwidth:
+            environment["POOR_MIRROR_RATE"] = str(self._config.bandwidth // max(1, self._config.jobs))
+        words = ["--config", str(self._config.path), "sync", "--quiet", name]
+        self._running[name] = subprocess.Popen(
+            [sys.executable, "-m", "pytest_poorcontainer.cli.poor_mirror", *words],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _write_page(self) -> None:
+        if self._config.page is None:
+            return
+        from pytest_poorcontainer.mirror.page.render import write  # noqa: PLC0415 - needs jinja2
+
+        try:
+            write(self._config)
+        except MirrorError as error:
+            print(f"poor-mirror: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the daemon goes on
+
+    def _end(self) -> None:
+        """End all runs: each drops what is on its way, and writes its result."""
+        for process in self._running.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        deadline = time.monotonic() + _GRACE
+        for process in self._running.values():
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:  # noqa: PERF203 - a handful of processes
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self._running.clear()
+        self._write_page()

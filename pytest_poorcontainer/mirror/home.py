@@ -1,0 +1,240 @@
+"""What is ours in a destination: ``.poor-mirror``, with marker, lock, temporary files, state, held plan and logs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_poorcontainer.mirror.errors import BadConfig, BadDestination, Locked
+from pytest_poorcontainer.mirror.plan import Plan
+from pytest_poorcontainer.mirror.rules import OURS
+from pytest_poorcontainer.mirror.tree import Tree
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Home", "check_place", "read_json", "write_json"]
+
+_MARKER, _LOCK, _STATE, _HELD, _RELEASED = "mirror.json", "lock", "state.json", "held.json", "released"
+_LOGS = 10
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def check_place(path: Path) -> None:
+    """Refuse a destination that cannot be meant. Raises :class:`BadDestination`."""
+    real = Path(os.path.realpath(path))
+    home = os.environ.get("HOME", "")
+    if real == Path("/"):
+        what = "the root of the machine"
+    elif home and real == Path(os.path.realpath(home)):
+        what = "a home directory"
+    elif os.path.ismount(real):
+        what = "the root of a mounted file system"
+    else:
+        return
+    raise BadDestination(f"the destination {path} is {what}: name a directory below it")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a file of ours says; nothing when it is not there, or was damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a file so that readers see the old or the new one. Odd bytes of names are escaped by JSON."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
+    temporary.write_text(json.dumps(value, ensure_ascii=True, separators=(",", ":")), encoding="ascii")
+    temporary.replace(path)
+
+
+class Home:
+    """The place of one mirror, locked while it is open."""
+
+    def __init__(self, path: Path, *, name: str, source: str, adopt: bool = False, had_files: bool = False) -> None:
+        """Open or make the destination and lock it.
+
+        ``adopt`` accepts a directory that has files and is not marked as ours; ``had_files`` says that earlier runs
+        have filled it, so that an empty one means that its storage is gone. Raises :class:`BadDestination`,
+        :class:`Locked`.
+        """
+        check_place(path)
+        self.path = path
+        self.ours = path / OURS
+        self._lock = -1
+        self.tree = self._opened(path)
+        try:
+            self._mark(name, source, adopt=adopt, had_files=had_files)
+            self._lock = self._locked()
+            self.temporary = self._directory("tmp")
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def _opened(path: Path) -> Tree:
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o755)
+            return Tree(str(path))
+        except OSError as error:
+            raise BadDestination(
+                f"cannot open the destination {path}: {error.strerror}; it has to be a directory that we may write to"
+            ) from error
+
+    def _mark(self, name: str, source: str, *, adopt: bool, had_files: bool) -> None:
+        """Look for our marker; set it in an empty directory, or in one that is to be adopted."""
+        marker = self.ours / _MARKER
+        if marker.is_file() and not self.ours.is_symlink():
+            device = read_json(marker).get("device")
+            if device not in {None, os.fstat(self.tree.fd).st_dev} and not adopt:
+                raise BadDestination(
+                    f"{self.path} is on another device than it was: is the right disk mounted? If so: --adopt"
+                )
+            if not adopt:
+                return
+        elif not adopt:
+            there = [each for each in os.listdir(self.tree.fd) if each != OURS]  # noqa: PTH208 - a descriptor
+            if there:
+                raise BadDestination(
+                    f"{self.path} has files and is not marked as a mirror of ours: empty it, or say --adopt to have it"
+                )
+            if had_files:
+                raise BadDestination(
+                    f"{self.path} is empty, but earlier runs have filled it: is its disk mounted? "
+                    "To begin anew: --adopt"
+                )
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(OURS, 0o700, dir_fd=self.tree.fd)
+            os.close(os.open(OURS, _DIRECTORY, dir_fd=self.tree.fd))  # and no link
+            device = os.fstat(self.tree.fd).st_dev
+            write_json(marker, {"name": name, "source": source, "since": time.time(), "device": device})
+        except OSError as error:
+            raise BadDestination(f"cannot mark {self.path} as ours: {error.strerror}; may we write there?") from error
+
+    def _locked(self) -> int:
+        fd = os.open(self.ours / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(fd, 200, 0).decode("ascii", "replace").split()
+            age = time.time() - os.fstat(fd).st_mtime
+            os.close(fd)
+            who = f"process {owner[0]} on {owner[1]}" if len(owner) > 1 else "another process"
+            raise Locked(
+                f"{self.path} is being synchronised by {who}, for {age:.0f} s; wait, or end that one"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+        return fd
+
+    def _directory(self, name: str) -> int:
+        ours = os.open(OURS, _DIRECTORY, dir_fd=self.tree.fd)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=ours)
+            return os.open(name, _DIRECTORY, dir_fd=ours)
+        finally:
+            os.close(ours)
+
+    @staticmethod
+    def locked_by(path: Path) -> int:
+        """Return the pid of the run that is at work on a destination; 0 when none is."""
+        try:
+            fd = os.open(path / OURS / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return 0
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(fd, 200, 0).split()
+            return int(owner[0]) if owner and owner[0].isdigit() else 0
+        finally:
+            os.close(fd)
+        return 0
+
+    def close(self) -> None:
+        """Unlock it, and close all descriptors. Idempotent."""
+        for attribute in ("temporary", "_lock"):
+            fd = getattr(self, attribute, -1)
+            if fd >= 0:
+                os.close(fd)
+            setattr(self, attribute, -1)
+        self.tree.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- what is kept from run to run
+
+    def state(self) -> dict[str, Any]:
+        """Return what earlier runs have left for us."""
+        return read_json(self.ours / _STATE)
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep it for the next run."""
+        write_json(self.ours / _STATE, state)
+
+    def hold(self, plan: Plan, reasons: list[str]) -> None:
+        """Save a plan that must not be carried out yet."""
+        write_json(self.ours / _HELD, {**plan.dump(), "reasons": reasons, "since": time.time()})
+
+    def unhold(self) -> None:
+        """Forget the plan that was held, and its release."""
+        for name in (_HELD, _RELEASED):
+            (self.ours / name).unlink(missing_ok=True)
+
+    def released(self) -> str:
+        """Return the digest of the plan that may pass; "" for none."""
+        with contextlib.suppress(OSError):
+            return (self.ours / _RELEASED).read_text(encoding="ascii").strip()
+        return ""
+
+    @staticmethod
+    def held(path: Path) -> tuple[Plan, dict[str, Any]] | None:
+        """Return the held plan of a destination, and all that was saved with it; None when there is none."""
+        saved = read_json(path / OURS / _HELD)
+        if not saved:
+            return None
+        plain = {key: value for key, value in saved.items() if key not in {"reasons", "since"}}
+        return Plan.load(json.dumps(plain)), saved
+
+    @classmethod
+    def release(cls, path: Path) -> str:
+        """Let exactly the plan that is held pass; return its summary. Raises :class:`BadConfig` when none is."""
+        found = cls.held(path)
+        if found is None:
+            raise BadConfig(f"no plan is held for {path}: there is nothing to release")
+        (path / OURS / _RELEASED).write_text(found[0].digest(), encoding="ascii")
+        return found[0].summary()
+
+    def log_file(self) -> Path:
+        """Return the path of a new log, and remove the oldest of the others."""
+        logs = self.ours / "logs"
+        logs.mkdir(mode=0o700, exist_ok=True)
+        for old in sorted(logs.iterdir())[: -_LOGS + 1]:
+            old.unlink(missing_ok=True)
+        now = time.time_ns()
+        return logs / f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now // 10**9))}-{now % 10**9:09d}.log"
+
+    @staticmethod
+    def last_log(path: Path) -> Path | None:
+        """Return the newest log of a destination."""
+        try:
+            found = [each for each in sorted((path / OURS / "logs").iterdir()) if stat.S_ISREG(each.lstat().st_mode)]
+        except OSError:
+            return None
+        return found[-1] if found else None

@@ -1,0 +1,1 @@
+"""The status page: written as files at each change of state, and served live."""

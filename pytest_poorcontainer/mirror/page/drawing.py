@@ -1,0 +1,56 @@
+"""Small drawings for the page, as SVG that needs no script: runs as a sparkline, figures as a line."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from pytest_poorcontainer.mirror.units import human_bytes, human_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["chart", "spark"]
+
+_STEP, _HEIGHT = 5, 26
+_LOWEST = 4
+_MARKS = {"ok": 1.0, "partial": 0.7, "held": 0.5, "failed": 0.35, "locked": 0.35}
+_WIDTH, _TALL, _EDGE = 600, 150, 14
+
+
+def spark(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the runs as bars: how long each took is its height, how it ended its colour and its place."""
+    longest = max((run["ended"] - run["started"] for run in runs), default=0.0) or 1.0
+    bars = []
+    for place, run in enumerate(runs):
+        took = run["ended"] - run["started"]
+        height = max(_LOWEST, round(took / longest * (_HEIGHT - 6)))
+        lift = 0 if run["state"] == "ok" else 5  # colour never alone: what did not end well hangs higher
+        title = f"{run['state']}, {human_seconds(took)}"
+        bars.append(
+            f'<rect class="{escape(run["state"])}" x="{place * _STEP}" y="{_HEIGHT - height - lift}" '
+            f'width="{_STEP - 1}" '
+            f'height="{height}"><title>{escape(title)}</title></rect>'
+        )
+    count = {state: sum(run["state"] == state for run in runs) for state in _MARKS}
+    words = ", ".join(f"{number} {state}" for state, number in count.items() if number) or "no runs"
+    return (
+        f'<svg class="spark" viewBox="0 0 150 {_HEIGHT}" role="img" aria-label="{escape(words)}">{"".join(bars)}</svg>'
+    )
+
+
+def chart(runs: Sequence[Mapping[str, Any]], what: str) -> str:
+    """Return "took" (seconds) or "bytes" of the runs as a line, with its largest value in words."""
+    values = [run["ended"] - run["started"] if what == "took" else float(run["bytes"] or 0) for run in runs]
+    top = max(values, default=0.0) or 1.0
+    step = (_WIDTH - 2 * _EDGE) / max(1, len(values) - 1)
+    points = " ".join(
+        f"{_EDGE + step * place:.1f},{_TALL - _EDGE - value / top * (_TALL - 3 * _EDGE):.1f}"
+        for place, value in enumerate(values)
+    )
+    word = human_seconds(top) if what == "took" else human_bytes(top)
+    return (
+        f"<figure><figcaption>up to {escape(word)}</figcaption>"
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {_TALL}" preserveAspectRatio="none" role="img" aria-label="up to '
+        f'{escape(word)}"><polyline points="{points}"/></svg></figure>'
+    )

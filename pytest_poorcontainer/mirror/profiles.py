@@ -1,0 +1,82 @@
+"""Which files are the indexes of an archive, to be published after what they name; and what tells its age."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from pytest_poorcontainer.mirror.errors import BadConfig
+from pytest_poorcontainer.mirror.plan import DATA, INDEX
+from pytest_poorcontainer.mirror.rules import Rules
+
+__all__ = ["PROFILES", "Profile", "find"]
+
+_SUMS = re.compile(r"(?:.*/)?(?:(?:SHA|MD)\d{1,3}SUMS|(?:sha|md)\d{1,3}sums?\.txt|Release|InRelease)")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How an archive is laid out. ``indexes``, ``trace`` and ``updating`` are patterns in rsync's syntax.
+
+    ``trace`` names the files whose times are the age of the content (all files when there is none), ``updating`` those
+    that stand at the source while it is being updated itself.
+    """
+
+    name: str
+    indexes: tuple[str, ...] = ()
+    trace: tuple[str, ...] = ()
+    updating: tuple[str, ...] = ()
+    _index_rules: Rules = field(init=False, compare=False, repr=False)
+    _trace_rules: Rules = field(init=False, compare=False, repr=False)
+    _updating_rules: Rules = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Compile the patterns; raises :class:`BadConfig` for one that is none."""
+        for attribute, patterns in (
+            ("_index_rules", self.indexes),
+            ("_trace_rules", self.trace),
+            ("_updating_rules", self.updating),
+        ):
+            object.__setattr__(self, attribute, Rules(exclude=patterns))
+
+    def stage(self, path: str) -> int:
+        """Return the stage of a file. Checksums belong to what they vouch for, and come last, in every profile."""
+        if not self._index_rules.wanted(path, False) or _SUMS.fullmatch(path):
+            return INDEX
+        return DATA
+
+    def dates(self, path: str) -> bool:
+        """Whether the time of this file tells how old the content is."""
+        return not self.trace or not self._trace_rules.wanted(path, False)
+
+    def is_updating(self, path: str) -> bool:
+        """Whether a file of this name means that the source is being updated."""
+        return bool(self.updating) and not self._updating_rules.wanted(path, False)
+
+
+PROFILES = {
+    one.name: one
+    for one in (
+        Profile("plain"),
+        Profile(
+            "debian",
+            indexes=("/dists/**", "/project/trace/**", "/indices/**", "/ls-lR*", "/README*"),
+            trace=("/project/trace/*", "/dists/**/Release", "/dists/**/InRelease", "/dists/Release"),
+            updating=("/Archive-Update-in-Progress-*", "/Archive-Update-Required-*"),
+        ),
+        Profile(
+            "rpm", indexes=("repodata/**", "/**/repodata/**", "/fullfiletimelist*", "/fullfilelist*", "/imagelist*")
+        ),
+        Profile("arch", indexes=("*.db", "*.db.tar.*", "*.files", "*.files.tar.*", "/lastupdate", "/lastsync")),
+        Profile("alpine", indexes=("APKINDEX.tar.gz", "latest-releases.yaml", "/last-updated")),
+        Profile("pypi", indexes=("/simple/**", "/pypi/**", "/last-modified")),
+    )
+}
+"""The profiles by name. A mirror may have more ``indexes`` of its own in the configuration."""
+
+
+def find(name: str) -> Profile:
+    """Return the profile of this name; raises :class:`BadConfig`."""
+    if name not in PROFILES:
+        raise BadConfig(f'there is no profile "{name}"; there are {", ".join(sorted(PROFILES))}')
+    return PROFILES[name]

@@ -1,0 +1,1 @@
+"""Where mirrors come from. Ours register as plugins do; see ``hookspecs``."""

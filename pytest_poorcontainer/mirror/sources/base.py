@@ -1,0 +1,85 @@
+"""What every source can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from pytest_poorcontainer.mirror.entries import Listing
+    from pytest_poorcontainer.mirror.plan import Want
+    from pytest_poorcontainer.mirror.planner import Planner
+    from pytest_poorcontainer.mirror.rules import Rules
+    from pytest_poorcontainer.mirror.staging import Stage
+    from pytest_poorcontainer.mirror.tree import Tree
+
+__all__ = ["Options", "Source", "Visitor"]
+
+
+@dataclass
+class Options:
+    """How to talk to a source. Times are seconds, ``bandwidth`` and ``min_rate`` bytes/s (0: no limit).
+
+    ``memory`` is what earlier runs have learned about this server (its dialect, its offset from UTC); what a source
+    writes into it is kept for the next run.
+    """
+
+    connections: int = 8
+    bandwidth: int = 0
+    connect: float = 15.0
+    idle: float = 60.0
+    min_rate: int = 1
+    retries: int = 3
+    backoff: float = 1.0
+    user: str = ""
+    password: str = ""
+    netrc: str = ""
+    proxy: str = ""
+    ca: str = ""
+    insecure: bool = False
+    tls: bool = False
+    ip: int = 0
+    rsync: str = "rsync"
+    ssh: str = ""
+    delete_excluded: bool = False
+    old_rsync: bool = False
+    memory: dict[str, Any] = field(default_factory=dict)
+    log: Callable[[str], None] = lambda _: None
+    tick: Callable[[], None] = lambda: None
+
+
+class Visitor(Protocol):
+    """What a walk over a source reports to."""
+
+    def found(self, path: str, listing: Listing) -> list[str]:
+        """Take a directory; return the paths in it to list next."""
+
+    def failed(self, path: str, reason: str) -> None:
+        """Take the news that a directory cannot be listed."""
+
+
+class Source(Protocol):
+    """An archive somewhere else. One object serves one run; it is not safe to use from two threads."""
+
+    protocol: str
+    """What the status page says: "https", "ftp", "rsync", "file"."""
+
+    def survey(self, planner: Planner, tree: Tree, rules: Rules) -> None:
+        """List all of it, and have the planner compare. Raises :class:`~..errors.SourceError` and its kin."""
+
+    def relist(self, directories: Iterable[str]) -> Mapping[str, Listing | None]:
+        """List these directories once more; None for one that cannot be listed now."""
+
+    def fetch(self, wants: Iterable[Want], stage: Stage) -> None:
+        """Deliver these files to the stage, in any order. Raises what :meth:`survey` raises."""
+
+    def read(self, path: str, most: int, known: str = "") -> tuple[bytes | None, str]:
+        """Return (content, validator) of a small file, ``None`` for the content if it is still the known one.
+
+        Raises :class:`FileNotFoundError` when there is no such file, or when this source cannot tell cheaply.
+        """
+
+    def close(self) -> None:
+        """Close all connections. Idempotent."""

@@ -1,0 +1,31 @@
+"""Our own sources: told by the URL alone, so that only the one that is needed is loaded."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import TYPE_CHECKING
+
+from pytest_poorcontainer.plugins import hookimpl
+
+if TYPE_CHECKING:
+    from pytest_poorcontainer.mirror.sources.base import Options, Source
+
+__all__ = ["poor_container_mirror_source"]
+
+_HOMES = {"http": "http", "https": "http", "ftp": "ftp", "ftps": "ftp", "rsync": "rsync", "file": "files"}
+_SSH = re.compile(r"(?:[\w.-]+@)?[\w.-]+::?[^:].*", re.ASCII)
+
+
+@hookimpl
+def poor_container_mirror_source(url: str, options: Options) -> Source | None:
+    """Take http, https, ftp, ftps, rsync, file, a path, and HOST:PATH, which means rsync over ssh."""
+    scheme, separator, _ = url.partition("://")
+    if separator:
+        home = _HOMES.get(scheme.lower(), "")
+    else:
+        home = "files" if url.startswith(("/", "./", "../")) else "rsync" if _SSH.fullmatch(url) else ""
+    if not home:
+        return None
+    found: Source | None = importlib.import_module(f"pytest_poorcontainer.mirror.sources.{home}").open_url(url, options)
+    return found

@@ -1,0 +1,355 @@
+"""Many transfers at once, on libcurl's multi interface, with retries, and with an end for what stalls."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import random
+import socket
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from pytest_poorcontainer.mirror.errors import MirrorError, NotAllowed, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pytest_poorcontainer.mirror.sources.base import Options
+
+__all__ = ["Outcome", "Request", "Transfers", "load_pycurl"]
+
+_LONGEST_WAIT = 60.0
+_STEP = 0.2
+_BUFFER = 256 << 10
+_HTTP = {
+    **dict.fromkeys((421, 429, 503), "busy"),
+    **dict.fromkeys((401, 407), "denied"),
+    **dict.fromkeys((403, 451), "refused"),
+    **dict.fromkeys((404, 410), "gone"),
+}
+"""Classes of HTTP's replies (RFC 9110 15); what is not named is "broken" from 400 on."""
+_FTP = {450: "broken", 550: "gone", 553: "gone"}
+"""Classes of FTP's replies (RFC 959 4.2)."""
+_LIMITED = 64 << 10
+_LARGEST_LISTING = 256 << 20
+
+
+def load_pycurl() -> Any:
+    """Return the module; raises :class:`MirrorError` with the line that installs it."""
+    try:
+        import pycurl  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MirrorError(
+            f"cannot use pycurl ({error}), which ftp and http sources need: pip install 'pytest-poorcontainer[mirror]'"
+        ) from error
+    return pycurl
+
+
+class Request:
+    """One thing to ask for. ``arrange`` sets a handle up; bytes go to ``data``, the end of it to ``finished``."""
+
+    __slots__ = ("again", "arrange", "attempts", "body", "data", "finished", "header", "seen", "tag", "url")
+
+    def __init__(
+        self,
+        url: str,
+        finished: Callable[[Request, Outcome], None],
+        data: Callable[[bytes], None] | None = None,
+        arrange: Callable[[Any], None] | None = None,
+        header: Callable[[bytes], bool] | None = None,
+        again: Callable[[], None] | None = None,
+        tag: Any = None,
+    ) -> None:
+        """Without ``data`` the bytes are collected in ``body``; ``again`` is called before each further attempt.
+
+        ``header`` takes the lines of a header or an FTP dialogue, and returns whether to go on.
+        """
+        self.url = url
+        self.finished = finished
+        self.body: list[bytes] = []
+        self.data = data
+        self.arrange = arrange
+        self.header = header
+        self.again = again
+        self.tag = tag
+        self.attempts = 0
+        self.seen = 0
+
+
+class Outcome:
+    """How a transfer ended: ``kind`` is "ok", "lost", "cut", "gone", "busy", "denied", "refused" or "broken"."""
+
+    __slots__ = ("code", "kind", "mtime", "reason", "url")
+
+    def __init__(self, kind: str, code: int, reason: str, mtime: float | None, url: str) -> None:
+        """``code`` is the server's last reply; ``mtime`` what it says the file's time is."""
+        self.kind = kind
+        self.code = code
+        self.reason = reason
+        self.mtime = mtime
+        self.url = url
+
+
+def _small_buffer(fd: int, purpose: int) -> int:  # noqa: ARG001 - libcurl's arguments
+    """Keep the kernel from taking megabytes ahead of a limit on the bandwidth: the link would be full all the same."""
+    with socket.socket(fileno=os.dup(fd)) as copy:
+        copy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LIMITED)
+    return 0
+
+
+class _Slot:
+    """One of the handles, and what it is doing."""
+
+    __slots__ = ("came", "curl", "error", "plain", "request")
+
+    def __init__(self, curl: Any, came: list[int]) -> None:
+        self.curl = curl
+        self.came = came
+        self.request: Request | None = None
+        self.error: BaseException | None = None
+        self.plain = False
+
+    def write(self, chunk: bytes) -> int:
+        """Take bytes from libcurl. An exception must not cross C: it is kept, and ends the transfer."""
+        request = self.request
+        try:
+            if request is None:
+                return -1
+            self.came[0] += 1
+            if request.data is None:
+                request.body.append(chunk)
+            else:
+                request.data(chunk)
+        except BaseException as error:  # noqa: BLE001 - raised again in Transfers.run
+            self.error = error
+            return -1
+        return len(chunk)
+
+    def header(self, line: bytes) -> int:
+        """Take a line of a header, or of an FTP dialogue; as :meth:`write`."""
+        try:
+            if self.request is not None and self.request.header is not None and not self.request.header(line):
+                return -1
+        except BaseException as error:  # noqa: BLE001 - as above
+            self.error = error
+            return -1
+        return len(line)
+
+
+class Transfers:
+    """Runs requests, up to ``options.connections`` at a time over as many connections, which it keeps."""
+
+    def __init__(self, options: Options, setup: Callable[[Any], None]) -> None:
+        """``setup`` prepares a fresh handle for this kind of server."""
+        self._pycurl = load_pycurl()
+        self._options = options
+        self._setup = setup
+        self._multi = self._pycurl.CurlMulti()
+        self._came = [0]  # how often anything came, over all of them
+        self._slots = [_Slot(self._pycurl.Curl(), self._came) for _ in range(max(1, options.connections))]
+        self._multi.setopt(self._pycurl.M_MAXCONNECTS, len(self._slots) + 2)
+        self._by_handle = {slot.curl: slot for slot in self._slots}
+        self._free = list(self._slots)
+        self._ready: deque[Request] = deque()
+        self._later: list[tuple[float, int, Request]] = []
+        self._order = itertools.count()
+        self.allowed = len(self._slots)
+        self.succeeded = 0
+        self._exhausted = False
+
+    def close(self) -> None:
+        """Close all connections. Idempotent."""
+        for slot in self._slots:
+            if slot.request is not None:
+                self._multi.remove_handle(slot.curl)
+            slot.request = None
+            slot.curl.close()
+        self._slots.clear()
+        self._by_handle.clear()
+        self._multi.close()
+
+    def add(self, request: Request) -> None:
+        """Ask for this as soon as a connection is free."""
+        self._ready.append(request)
+
+    def run(self, more: Iterable[Request] = ()) -> None:
+        """Run what was added and what ``more`` yields, until nothing is left. Requests may be added meanwhile.
+
+        Raises :class:`Unreachable` when the server is lost, :class:`NotAllowed` when it refuses us, and what the
+        callbacks raise.
+        """
+        source = iter(more)
+        try:
+            while self._start(source):
+                self._multi.perform()
+                if not self._collect():  # a handle that is free is used at once, not after the next byte of another
+                    self._wait()
+                self._options.tick()
+        except BaseException:
+            self._abort()
+            raise
+
+    def _abort(self) -> None:
+        for slot in self._slots:
+            if slot.request is not None:
+                self._multi.remove_handle(slot.curl)
+                slot.request, slot.error = None, None
+                self._free.append(slot)
+        self._ready.clear()
+        self._later.clear()
+
+    def _start(self, more: Iterator[Request]) -> bool:
+        """Give free handles something to do; whether anything is left."""
+        now = time.monotonic() if self._later else 0.0
+        while self._later and self._later[0][0] <= now:
+            self._ready.append(heapq.heappop(self._later)[2])
+        while self._free and len(self._slots) - len(self._free) < self.allowed:
+            request = self._ready.popleft() if self._ready else next(more, None)
+            if request is None:
+                self._exhausted = True
+                break
+            self._exhausted = False
+            self._begin(self._free.pop(), request)
+        return len(self._free) < len(self._slots) or bool(self._ready or self._later)
+
+    def _begin(self, slot: _Slot, request: Request) -> None:
+        if request.attempts:
+            request.body.clear()
+            if request.again is not None:
+                request.again()
+        request.attempts += 1
+        request.seen = self._moved()
+        slot.request = request
+        slot.error = None
+        plain = request.arrange is None and request.header is None
+        if not (plain and slot.plain):
+            slot.curl.reset()
+            self._prepare(slot)
+            if request.header is not None:
+                slot.curl.setopt(self._pycurl.HEADERFUNCTION, slot.header)
+            if request.arrange is not None:
+                request.arrange(slot.curl)
+        slot.plain = plain
+        slot.curl.setopt(self._pycurl.URL, request.url)
+        self._multi.add_handle(slot.curl)
+
+    def _prepare(self, slot: _Slot) -> None:
+        curl, pycurl, options = slot.curl, self._pycurl, self._options
+        curl.setopt(pycurl.WRITEFUNCTION, slot.write)
+        curl.setopt(pycurl.BUFFERSIZE, _BUFFER)
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(options.connect * 1000))
+        curl.setopt(pycurl.LOW_SPEED_LIMIT, max(1, options.min_rate))
+        curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(options.idle)))
+        if options.bandwidth:
+            share = max(1, options.bandwidth // len(self._slots))
+            curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, share)
+            curl.setopt(pycurl.SOCKOPTFUNCTION, _small_buffer)
+        if options.ip:
+            version = pycurl.IPRESOLVE_V4 if options.ip == 4 else pycurl.IPRESOLVE_V6  # noqa: PLR2004 - of IP
+            curl.setopt(pycurl.IPRESOLVE, version)
+        if options.proxy:
+            curl.setopt(pycurl.PROXY, options.proxy)
+        if options.user:
+            curl.setopt(pycurl.USERNAME, options.user)
+            curl.setopt(pycurl.PASSWORD, options.password)
+        elif options.netrc:
+            curl.setopt(pycurl.NETRC, pycurl.NETRC_REQUIRED)
+            curl.setopt(pycurl.NETRC_FILE, options.netrc)
+        if options.ca:
+            curl.setopt(pycurl.CAINFO, options.ca)
+        if options.insecure:
+            curl.setopt(pycurl.SSL_VERIFYPEER, 0)
+            curl.setopt(pycurl.SSL_VERIFYHOST, 0)
+        self._setup(curl)
+
+    def _collect(self) -> bool:
+        """Finish what has ended; whether anything has."""
+        left, found = 1, False
+        while left:
+            left, good, bad = self._multi.info_read()
+            found = found or bool(good or bad)
+            for curl in good:
+                self._finish(self._by_handle[curl], 0, "")
+            for curl, number, text in bad:
+                self._finish(self._by_handle[curl], number, text)
+        return found
+
+    def _finish(self, slot: _Slot, number: int, text: str) -> None:
+        curl, request = slot.curl, slot.request
+        self._multi.remove_handle(curl)
+        slot.request = None
+        self._free.append(slot)
+        if slot.error is not None:
+            raise slot.error
+        if request is None:
+            return
+        code = curl.getinfo(self._pycurl.RESPONSE_CODE)
+        stamp = curl.getinfo(self._pycurl.INFO_FILETIME)
+        kind = self._judge(number, code)
+        if kind in {"ok", "gone"}:
+            self.succeeded += 1
+        outcome = Outcome(kind, code, text or f"the server answers {code}", stamp if stamp >= 0 else None, "")
+        if request.data is None:
+            outcome.url = curl.getinfo(self._pycurl.EFFECTIVE_URL)
+        if kind in {"lost", "cut", "busy", "broken"} and self._again(request, outcome):
+            return
+        if kind == "denied" and not self.succeeded:
+            raise NotAllowed(f"the source refuses us: {outcome.reason}; look at user, password and certificate")
+        request.finished(request, outcome)
+
+    def _judge(self, number: int, code: int) -> str:
+        """Return the class of an outcome from libcurl's number and the server's reply."""
+        pycurl = self._pycurl
+        if number in {0, pycurl.E_HTTP_RETURNED_ERROR}:
+            return _HTTP.get(code, "broken" if code >= 400 else "ok")  # noqa: PLR2004 - HTTP's errors
+        if number == pycurl.E_LOGIN_DENIED or code in {421, 430}:
+            return "busy" if self.succeeded or code == 421 else "denied"  # noqa: PLR2004 - RFC 959: not available
+        if number in {pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE, pycurl.E_SSL_ISSUER_ERROR}:
+            return "denied"
+        if number in {pycurl.E_PARTIAL_FILE, pycurl.E_RECV_ERROR, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR}:
+            return "cut"
+        if code in _FTP or number == pycurl.E_REMOTE_FILE_NOT_FOUND:
+            return _FTP.get(code, "gone")
+        if number in {pycurl.E_REMOTE_ACCESS_DENIED, pycurl.E_FTP_COULDNT_RETR_FILE, pycurl.E_QUOTE_ERROR}:
+            return "refused"
+        return "lost"
+
+    def _again(self, request: Request, outcome: Outcome) -> bool:
+        """Ask once more later, if there is an attempt left. Raises :class:`Unreachable` when nothing came meanwhile."""
+        busy = outcome.kind == "busy"
+        if busy and self.allowed > 1:
+            self.allowed -= 1
+            self._options.log(f"the server is busy ({outcome.reason}): {self.allowed} connections from now on")
+            request.attempts -= 1
+        if request.attempts > self._options.retries:
+            if outcome.kind in {"lost", "cut"} and self._moved() == request.seen:
+                raise Unreachable(f"the source cannot be reached: {outcome.reason} (asked {request.attempts} times)")
+            return False
+        wait = self._options.backoff * 2 ** max(0, request.attempts - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        heapq.heappush(self._later, (time.monotonic() + min(wait, _LONGEST_WAIT), next(self._order), request))
+        return True
+
+    def _moved(self) -> int:
+        """Return a number that grows whenever anything comes from the server."""
+        return self.succeeded + self._came[0]
+
+    def _wait(self) -> None:
+        active = len(self._slots) - len(self._free)
+        timer = self._multi.timeout()  # milliseconds after which libcurl wants to be called in any case; -1: none
+        limit = min(_STEP, timer / 1000) if timer >= 0 else _STEP
+        if self._later:
+            limit = min(limit, max(0.0, self._later[0][0] - time.monotonic()))
+        if not active:
+            if self._exhausted and not self._ready:
+                time.sleep(limit if self._later else 0)
+            return
+        if self._multi.select(limit) < 0:
+            time.sleep(0.002)  # libcurl has nothing to wait for yet: it resolves a name
+
+
+def refused_listing(body: list[bytes]) -> bool:
+    """Whether a listing is larger than any that could be one."""
+    return sum(map(len, body)) > _LARGEST_LISTING

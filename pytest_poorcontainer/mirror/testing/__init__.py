@@ -1,0 +1,1 @@
+"""Sources for tests: small servers that behave, or misbehave as they are told."""

@@ -1,0 +1,124 @@
+"""A source and its mirror on this machine, for tests: the server runs in this process, on loopback."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from pytest_poorcontainer.mirror.config import Mirror
+from pytest_poorcontainer.mirror.sync import Run
+from pytest_poorcontainer.mirror.testing.faults import Faults, write
+from pytest_poorcontainer.mirror.testing.ftp import FtpServer
+from pytest_poorcontainer.mirror.testing.server import rsyncd_configuration, serving
+from pytest_poorcontainer.mirror.testing.serving import Served
+from pytest_poorcontainer.mirror.testing.web import WebServer
+
+QUICK = {"retries": 1, "backoff": 0.01, "idle": 1, "connect": 2, "connections": 4}
+HTTP = ["nginx", "nginx-json", "apache", "apache-table", "lighttpd", "caddy", "caddy-html", "python"]
+FTP = ["ftp", "ftp-list"]
+OURS = (".poor-mirror", ".poor-mirror.manifest")
+
+
+class Place:
+    """``source`` is the directory that is served, ``dest`` the mirror."""
+
+    def __init__(self, base, kind):
+        self.base, self.kind = base, kind
+        self.source, self.dest, self.state = base / "source", base / "dest", base / "state"
+        self.source.mkdir()
+        self.url, self.server, self.said = "", None, []
+
+    def put(self, path, content=b"content\n", age=1000):
+        """Write a file of the source, ``age`` seconds old."""
+        file = self.source / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        when = int(time.time()) - age
+        os.utime(file, (when, when))
+        return file
+
+    def fill(self, count=25):
+        """Write some files in some directories."""
+        for number in range(count):
+            self.put(f"d{number % 5}/f{number}.bin", bytes([number]) * (100 * number), age=1000 + 60 * number)
+
+    def faults(self, *faults):
+        """Misbehave like this from now on; not at all for none."""
+        write(self.base / "faults.json", list(faults))
+
+    def mirror(self, **options):
+        """Return the mirror's settings."""
+        return Mirror(**{"name": "m", "source": self.url, "dest": self.dest, "state": self.state, **QUICK, **options})
+
+    def sync(self, *, dry=False, force=False, verify=False, adopt=False, tell=None, **options):
+        """Run once, and return the result."""
+        run = Run(self.mirror(**options), dry=dry, force=force, verify=verify, adopt=adopt, tell=tell)
+        return run.go()
+
+    def tree(self, top=None):
+        """Return what is in the mirror, or below ``top``: content of files, targets of links, None for directories."""
+        top = top or self.dest
+        found = {}
+        for directory, names, files in os.walk(os.fsencode(top)):
+            for name in names + files:
+                path = os.path.join(directory, name)  # noqa: PTH118 - bytes
+                relative = os.fsdecode(os.path.relpath(path, os.fsencode(top)))
+                if relative.split("/")[0] in OURS:
+                    continue
+                if os.path.islink(path):  # noqa: PTH114 - bytes
+                    found[relative] = os.fsdecode(os.readlink(path))  # noqa: PTH115 - bytes
+                else:
+                    found[relative] = None if os.path.isdir(path) else Path(os.fsdecode(path)).read_bytes()  # noqa: PTH112 - bytes
+        return found
+
+    def log(self):
+        """Return the logs of all runs."""
+        return "".join(path.read_text() for path in sorted((self.dest / ".poor-mirror/logs").iterdir()))
+
+
+@contextlib.contextmanager
+def place(base, kind, **options):
+    """Serve: ``kind`` is a dialect of the web server, "ftp", "ftp-list", "file" or "rsync"."""
+    found = Place(base, kind)
+    if kind == "file":
+        found.url = f"file://{found.source}"
+        yield found
+        return
+    if kind == "rsync":
+        with rsyncd(found) as found.url:
+            yield found
+        return
+    served = Served(found.source, Faults(base / "faults.json"))
+    if kind.startswith("ftp"):
+        server = FtpServer(("127.0.0.1", 0), served, mlsd=kind == "ftp", **options)
+        scheme = "ftp"
+    else:
+        server = WebServer(("127.0.0.1", 0), served, kind, **options)
+        scheme = "http"
+    found.server = server
+    found.url = f"{scheme}://127.0.0.1:{server.server_address[1]}/"
+    with serving(server):
+        yield found
+
+
+@contextlib.contextmanager
+def rsyncd(found):
+    """Serve by rsync; yield the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    path = found.base / "rsyncd.conf"
+    path.write_text(rsyncd_configuration(found.source, "127.0.0.1", port))
+    with subprocess.Popen([shutil.which("rsync"), "--daemon", "--no-detach", f"--config={path}"]) as process:
+        try:
+            end = time.monotonic() + 10
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            yield f"rsync://127.0.0.1:{port}/mirror/"
+        finally:
+            process.terminate()

@@ -1,0 +1,177 @@
+"""``poor-mirror`` on the command line: what it prints, and its exit statuses."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_poorcontainer.mirror.errors import STATUSES
+from pytest_poorcontainer.mirror.sources import rsync as rsync_source
+from pytest_poorcontainer.mirror.sources import transfers
+
+PROGRAM = [sys.executable, "-m", "pytest_poorcontainer.cli.poor_mirror"]
+
+
+def poor_mirror(*words, cwd=None, **options):
+    """Run the command."""
+    return subprocess.run(
+        [*PROGRAM, *words], capture_output=True, text=True, cwd=cwd, check=False, timeout=60, **options
+    )
+
+
+@pytest.fixture
+def site(tmp_path):
+    """Return a directory with a configuration: a mirror that works, and one whose source does not answer."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(12):
+        (source / f"f{number}").write_text("x" * number)
+    (tmp_path / "mirrors.toml").write_text(
+        f'[defaults]\nroot = "{tmp_path}/root"\nretries = 0\n[mirror.one]\nsource = "{source}"\n'
+        '[mirror.two]\nsource = "http://me:secret@127.0.0.1:1/x/"\n'
+    )
+    return tmp_path
+
+
+def test_sync_status_history_log(site):
+    """One run, and what is told of it afterwards."""
+    done = poor_mirror("sync", "one", cwd=site)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "one: ok (+12 ~0 -0 files" in done.stdout
+    assert "12 files" in poor_mirror("status", cwd=site).stdout
+    assert "ok" in poor_mirror("history", "one", cwd=site).stdout
+    assert "ok: all well" in poor_mirror("log", "one", cwd=site).stdout
+    status = json.loads(poor_mirror("status", "--json", cwd=site).stdout)
+    assert [one["state"] for one in status["mirrors"]] == ["ok", "none"]
+
+
+def test_the_worst_status_counts(site):
+    """Of several mirrors the one that needs a person most; credentials are in no output."""
+    done = poor_mirror("sync", cwd=site)
+    assert done.returncode == 6
+    assert "two: failed" in done.stderr
+    for words in (["sync"], ["status"], ["check"], ["history", "two"], ["log", "two"], ["status", "--json"]):
+        shown = poor_mirror(*words, cwd=site)
+        assert "secret" not in shown.stdout + shown.stderr
+
+
+def test_plan_release(site):
+    """A held plan is shown, released, and carried out."""
+    assert poor_mirror("sync", "one", cwd=site).returncode == 0
+    for path in (site / "source").iterdir():
+        path.unlink()
+    held = poor_mirror("sync", "one", cwd=site)
+    assert held.returncode == 4
+    assert poor_mirror("status", cwd=site).returncode == 4
+    plan = poor_mirror("plan", "one", cwd=site)
+    assert plan.returncode == 0
+    assert "- f11 11" in plan.stdout
+    assert "all 12 files would be deleted" in plan.stdout
+    assert len(json.loads(poor_mirror("plan", "one", "--json", cwd=site).stdout)["deletions"]) == 12
+    assert poor_mirror("release", "one", cwd=site).returncode == 0
+    assert poor_mirror("sync", "one", cwd=site).returncode == 0
+    again = poor_mirror("release", "one", cwd=site)
+    assert again.returncode == 2
+    assert "nothing to release" in again.stderr
+
+
+def test_dry_run(site):
+    """The plan is printed and nothing is changed."""
+    done = poor_mirror("sync", "one", "--dry-run", cwd=site)
+    assert "+ f11 11" in done.stdout
+    assert "# +12 ~0 -0 files" in done.stdout
+    assert not [path for path in (site / "root/one").iterdir() if path.name != ".poor-mirror"]
+
+
+def test_json_lines(site):
+    """With --json every line is an object; the last one is the result."""
+    lines = [json.loads(line) for line in poor_mirror("sync", "one", "--json", cwd=site).stdout.splitlines()]
+    assert {line["event"] for line in lines[:-1]} == {"progress"}
+    assert (lines[-1]["event"], lines[-1]["state"], lines[-1]["added"]) == ("result", "ok", 12)
+
+
+def test_copy(site):
+    """No configuration: one source, one destination, the same guards."""
+    assert poor_mirror("copy", "source", "there", "--exclude", "f1*", cwd=site).returncode == 0
+    assert sorted(path.name for path in (site / "there").iterdir() if path.name[0] == "f") == [
+        "f0",
+        *(f"f{n}" for n in range(2, 10)),
+    ]
+    assert poor_mirror("copy", "source", "/", cwd=site).returncode == 8
+    assert not Path("/.poor-mirror").exists()
+    assert poor_mirror("copy", "gopher://x/", "there", cwd=site).returncode == 2
+    wrong = poor_mirror("copy", "source", "there", "--set", "idel=3", cwd=site)
+    assert (wrong.returncode, wrong.stderr) == (2, 'poor-mirror: "idel" is no key for a copy; did you mean "idle"?\n')
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--config", "none.toml", "sync"], 2, "cannot read the configuration none.toml"),
+        (["sync", "three"], 2, 'there is no mirror "three"'),
+        (["sync", "on"], 2, 'did you mean "one"?'),
+        (["log", "one"], 1, "it has not run yet"),
+        (["run", "--serve", "nowhere"], 2, "127.0.0.1:8080"),
+    ],
+)
+def test_bad_input_is_one_sentence(site, words, status, said):
+    """With the remedy, and without a traceback."""
+    done = poor_mirror(*words, cwd=site)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_bar_on_a_terminal(site):
+    """Where standard error is a terminal a bar is drawn, and wiped away at the end."""
+    main, side = pty.openpty()
+    subprocess.run([*PROGRAM, "sync", "one"], cwd=site, stderr=side, stdout=subprocess.DEVNULL, check=True, timeout=60)
+    os.close(side)
+    drawn = os.read(main, 100_000).decode()
+    os.close(main)
+    assert "one [" in drawn
+    assert drawn.endswith("\r\x1b[K")
+
+
+def test_the_page_without_a_daemon(site):
+    """`page` writes it once; `sync` keeps it up to date where the configuration says so."""
+    assert poor_mirror("page", cwd=site).returncode == 0
+    assert (site / "root/.poor-mirror/page/index.html").exists()
+    config = site / "mirrors.toml"
+    config.write_text(config.read_text() + f'[site]\npage = "{site}/www"\n')
+    assert poor_mirror("sync", "one", cwd=site).returncode == 0
+    assert "up to date" in (site / "www/index.html").read_text()
+
+
+def test_without_the_extra(monkeypatch):
+    """Without pycurl there is one sentence with the line that installs it."""
+    monkeypatch.setitem(sys.modules, "pycurl", None)
+    with pytest.raises(transfers.MirrorError, match=r"pip install 'pytest-poorcontainer\[mirror\]'"):
+        transfers.load_pycurl()
+
+
+def test_rsync_that_is_missing_or_has_holes(make_place, tmp_path, monkeypatch):
+    """Each is one sentence; an old one is used if the admin says so."""
+    monkeypatch.setattr(rsync_source, "_mended_by_debian", lambda: False)
+    old = tmp_path / "old-rsync"
+    old.write_text("#!/bin/sh\necho rsync  version 3.2.7  protocol version 31\n")
+    old.chmod(0o755)
+    with make_place("file") as place:
+        result = place.sync(source="rsync://127.0.0.1/x/", rsync=str(tmp_path / "none"))
+        assert "apt-get install rsync" in result.reason
+        result = place.sync(source="rsync://127.0.0.1/x/", rsync=str(old))
+        assert "CVE-2024" in result.reason
+        assert "old_rsync = true" in result.reason
+        assert "CVE" not in place.sync(source="rsync://127.0.0.1/x/", rsync=str(old), old_rsync=True).reason
+
+
+def test_the_statuses_are_documented():
+    """docs/mirror.md has the table of the program's own."""
+    page = (Path(__file__).parents[2] / "docs/mirror.md").read_text()
+    rows = dict(re.findall(r"^\| (\d+) \| (.+?) \|$", page, re.MULTILINE))
+    assert {int(number): text for number, text in rows.items()} == STATUSES
