@@ -5,8 +5,8 @@ so that ``import pytest_poorcontainer`` costs nothing in a pytest run that build
 
 The layers, each of which imports only what stands to its right::
 
-    plugin, fixtures, cli -> report -> probe, mirror -> network -> traffic, rootfs, cow, mounts
-        -> container -> machine -> native -> errors
+    plugin, fixtures, cli -> report -> probe, mirror -> network -> traffic -> container
+        -> rootfs, cow, mounts -> lab -> machine -> native -> errors
 """
 
 from __future__ import annotations
@@ -16,31 +16,118 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_poorcontainer.container import Container, Process
-    from pytest_poorcontainer.errors import LabDied, LabError, PoorContainerError, Unavailable, UsageError
+    from pytest_poorcontainer.container.call import CallDied, CallError, RemoteTraceback
+    from pytest_poorcontainer.container.chroot_env import ChrootEnv
+    from pytest_poorcontainer.container.eventually import eventually
+    from pytest_poorcontainer.container.service import Service
+    from pytest_poorcontainer.container.settings import Settings
+    from pytest_poorcontainer.container.sockets import SocketInfo
+    from pytest_poorcontainer.container.trees import CowTree
+    from pytest_poorcontainer.cow import Changes, CommitRefused, Damaged
+    from pytest_poorcontainer.errors import (
+        LabDied,
+        LabError,
+        NotReady,
+        PoorContainerError,
+        ServiceDied,
+        ServiceError,
+        Unavailable,
+        UsageError,
+    )
     from pytest_poorcontainer.machine import Feature, features
-    from pytest_poorcontainer.network import Host, HostPair, Link, Network
+    from pytest_poorcontainer.mirror.testing.edge import MirrorResult, PoorMirror
+    from pytest_poorcontainer.mirror.testing.origin import MirrorSource
+    from pytest_poorcontainer.mounts import MountEntry, Mounts
+    from pytest_poorcontainer.network import Chain, Host, HostPair, Lan, Link, Network, Router, Switch, TopologyError
+    from pytest_poorcontainer.network.wire import WireDied, WireOverflow
+    from pytest_poorcontainer.probe.result import ProbeResult
+    from pytest_poorcontainer.probe.tcp_probe import TcpProbe
+    from pytest_poorcontainer.rootfs import Rootfs
+    from pytest_poorcontainer.rootfs.programs import Programs
+    from pytest_poorcontainer.traffic.capture import Packets
+    from pytest_poorcontainer.traffic.frames import Frame
 
 __all__ = [
+    "CallDied",
+    "CallError",
+    "Chain",
+    "Changes",
+    "ChrootEnv",
+    "CommitRefused",
     "Container",
+    "CowTree",
+    "Damaged",
     "Feature",
+    "Frame",
     "Host",
     "HostPair",
     "LabDied",
     "LabError",
+    "Lan",
     "Link",
+    "MirrorResult",
+    "MirrorSource",
+    "MountEntry",
+    "Mounts",
     "Network",
+    "NotReady",
+    "Packets",
     "PoorContainerError",
+    "PoorMirror",
+    "ProbeResult",
     "Process",
+    "Programs",
+    "RemoteTraceback",
+    "Rootfs",
+    "Router",
+    "Service",
+    "ServiceDied",
+    "ServiceError",
+    "Settings",
+    "SocketInfo",
+    "Switch",
+    "TcpProbe",
+    "TopologyError",
     "Unavailable",
     "UsageError",
+    "WireDied",
+    "WireOverflow",
+    "eventually",
     "features",
 ]
 
 _HOMES = {
     "container": ("Container", "Process"),
-    "errors": ("LabDied", "LabError", "PoorContainerError", "Unavailable", "UsageError"),
+    "container.call": ("CallDied", "CallError", "RemoteTraceback"),
+    "container.chroot_env": ("ChrootEnv",),
+    "container.eventually": ("eventually",),
+    "container.service": ("Service",),
+    "container.settings": ("Settings",),
+    "container.sockets": ("SocketInfo",),
+    "container.trees": ("CowTree",),
+    "cow": ("Changes", "CommitRefused", "Damaged"),
+    "errors": (
+        "LabDied",
+        "LabError",
+        "NotReady",
+        "PoorContainerError",
+        "ServiceDied",
+        "ServiceError",
+        "Unavailable",
+        "UsageError",
+    ),
     "machine": ("Feature", "features"),
-    "network": ("Host", "HostPair", "Link", "Network"),
+    "mirror.testing.edge": ("MirrorResult", "PoorMirror"),
+    "mirror.testing.origin": ("MirrorSource",),
+    "mounts": ("MountEntry", "Mounts"),
+    "network": ("Chain", "Host", "HostPair", "Lan", "Link", "Network", "Router", "Switch", "TopologyError"),
+    "network.wire": ("WireDied", "WireOverflow"),
+    "probe.result": ("ProbeResult",),
+    "probe.tcp_probe": ("TcpProbe",),
+    "rootfs": ("Rootfs",),
+    "rootfs.programs": ("Programs",),
+    "traffic.capture": ("Packets",),
+    "traffic.frames": ("Frame",),
 }
 
 

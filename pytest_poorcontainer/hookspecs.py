@@ -13,13 +13,24 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_poorcontainer.network import Host, HostPair
+    from pytest_poorcontainer.container import Container
+    from pytest_poorcontainer.network import Host, HostPair, Network
 
 __all__ = [
+    "pytest_poor_container_container_ready",
     "pytest_poor_container_host_ready",
     "pytest_poor_container_network_ready",
     "pytest_poor_container_report_sections",
 ]
+
+
+@pytest.hookspec
+def pytest_poor_container_container_ready(container: Container) -> None:
+    """Called for each new container that a fixture is about to hand to a test, hosts as well, before it is used.
+
+    The place for what every container of a project needs (a file, a directory). An exception ends the set-up of the
+    test, and the container is closed.
+    """
 
 
 @pytest.hookspec
@@ -32,12 +43,13 @@ def pytest_poor_container_host_ready(host: Host) -> None:
 
 
 @pytest.hookspec
-def pytest_poor_container_network_ready(network: HostPair) -> None:
+def pytest_poor_container_network_ready(network: HostPair | Network) -> None:
     """Called after the last ``pytest_poor_container_host_ready`` of what a fixture is about to hand to a test.
 
     ``network`` is that very value: for ``netns_pair`` and ``netns_factory`` a
-    :class:`~pytest_poorcontainer.HostPair`. An exception ends the set-up of the test,
-    and the hosts are closed.
+    :class:`~pytest_poorcontainer.HostPair`; for ``network`` and ``network_factory`` a
+    :class:`~pytest_poorcontainer.Network`, which may be empty yet. An exception ends the
+    set-up of the test, and the hosts are closed.
     """
 
 

@@ -13,16 +13,54 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_poorcontainer.fixtures import _gate, _options
-from pytest_poorcontainer.fixtures.network import netns_factory, netns_pair
+from pytest_poorcontainer.fixtures.containers import (
+    _poor_container_works as _poor_container_works,  # noqa: PLC0414 - a fixture is found where the plugin has it
+)
+from pytest_poorcontainer.fixtures.containers import (
+    chroot_env,
+    chroot_env_factory,
+    unshared_mounts,
+    unshared_mounts_factory,
+)
+from pytest_poorcontainer.fixtures.mirror import (
+    mirror_source,
+    mirror_source_factory,
+    poor_mirror,
+    poor_mirror_factory,
+)
+from pytest_poorcontainer.fixtures.network import netns_factory, netns_pair, network, network_factory
+from pytest_poorcontainer.fixtures.probe import sections, tcp_probe, tcp_probe_factory
+from pytest_poorcontainer.fixtures.trees import (
+    _poor_container_prepared as _poor_container_prepared,  # noqa: PLC0414 - as above
+)
+from pytest_poorcontainer.fixtures.trees import cow_dir, cow_dir_factory, prepared
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator
 
     from xdist.workermanage import WorkerController
 
-__all__ = ["netns_factory", "netns_pair"]
+__all__ = [
+    "chroot_env",
+    "chroot_env_factory",
+    "cow_dir",
+    "cow_dir_factory",
+    "mirror_source",
+    "mirror_source_factory",
+    "netns_factory",
+    "netns_pair",
+    "network",
+    "network_factory",
+    "poor_mirror",
+    "poor_mirror_factory",
+    "prepared",
+    "tcp_probe",
+    "tcp_probe_factory",
+    "unshared_mounts",
+    "unshared_mounts_factory",
+]
 
-_LAB = "pytest_poorcontainer.container.lab"
+_LAB = "pytest_poorcontainer.lab.client"
 # False where something else in this process may have a lab: a test that runs pytest inside pytest, a program that calls
 # pytest.main. Then it is theirs to end, and ends with the process.
 _OUR_LAB = pytest.StashKey[bool]()
@@ -41,16 +79,25 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Settle whether we are on, and declare the marker."""
+    """Settle whether we are on, declare the marker, and have ourselves called around each test if we are."""
     config.stash[_OUR_LAB] = _LAB not in sys.modules
-    _options.settle(config)
+    decided = _options.settle(config)
     config.addinivalue_line("markers", _gate.MARKER_LINE)
+    if decided.on:
+        from pytest_poorcontainer.fixtures import _live, _mounts  # noqa: PLC0415 - not when off
+        from pytest_poorcontainer.fixtures._reporting import REPORTING, Reporting  # noqa: PLC0415 - as above
+
+        _mounts.settle(config)
+        config.stash[REPORTING] = Reporting(config, own_lab=config.stash[_OUR_LAB])
+        config.pluginmanager.register(config.stash[REPORTING], "poor-container-reporting")
+        if _live.wanted(config):
+            _live.show_lines(config)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: WorkerController) -> None:
     """Tell an xdist worker what was settled here: its environment may be another."""
-    node.workerinput[_options.WORKERINPUT] = _options.mode(node.config).value
+    node.workerinput.update(_options.crossing(node.config))
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -70,22 +117,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     _gate.refuse(item)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add our sections to the report of a phase that failed."""
-    report = yield
-    if report.failed and _gate.is_gated(item):
-        from pytest_poorcontainer.fixtures import _report  # noqa: PLC0415 - only after a failure
-
-        _report.add_sections(item, report)
-    return report
-
-
-def pytest_poor_container_report_sections(item: pytest.Item) -> Sequence[tuple[str, str]] | None:
-    """Say which hosts there are: the sections that we add ourselves."""
-    from pytest_poorcontainer.fixtures import _report  # noqa: PLC0415 - only after a failure
-
-    return _report.hosts_section(item)
+def pytest_poor_container_report_sections(item: pytest.Item) -> list[tuple[str, str]] | None:
+    """Tell what the last probes of a failed test found out."""
+    return sections(item)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: what we write comes after everyone's summary

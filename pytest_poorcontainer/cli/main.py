@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from pytest_poorcontainer.cli import doctor, run
+from pytest_poorcontainer.cli import cow, doctor, enter, ps, rm, run, up
 from pytest_poorcontainer.errors import PoorContainerError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_COMMANDS = (doctor, run)
+_COMMANDS = (doctor, run, up, cow, ps, enter, rm)
 _LAST_STREAM = 2  # stderr
 
 

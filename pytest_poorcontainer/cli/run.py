@@ -11,7 +11,8 @@ HELP = "run a command in a fresh container"
 DESCRIPTION = (
     "Runs CMD in a fresh container: its own processes, mounts, host name, /dev, /proc, /tmp and /run; the machine's "
     "files read-only, with private writable layers over /etc, /var, /srv, /opt and the homes. Standard input, output "
-    "and error are the caller's. Nothing is left when it ends, however it ends."
+    "and error are the caller's; where the first two are a terminal, CMD has one of its own, with job control. Nothing "
+    "is left when it ends, however it ends."
 )
 EPILOG = (
     "Without --net the container has a network of its own in which only the loopback interface is up. "

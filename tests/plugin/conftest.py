@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_poorcontainer.fixtures import _options
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,7 +17,8 @@ OTHERS = ("asyncio", "hypothesispytest", "randomly", "rerunfailures", "timeout")
 @pytest.fixture(autouse=True)
 def _no_say_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the outer run was told is not what the inner one is told."""
-    monkeypatch.delenv("POOR_CONTAINER", raising=False)
+    for name in (_options.ENVIRONMENT, *(option.environment for option in _options.OPTIONS)):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -203,14 +203,17 @@ def test_when_the_lab_dies_one_test_fails_and_the_next_gets_a_fresh_one(pytester
     """The death of the lab is an error where it happens, not in every test after it."""
     pytester.makepyfile(
         """
-        import os, signal, pytest
-        from pytest_poorcontainer.container.lab import Lab
+        import os, signal, time, pytest
+        from pytest_poorcontainer.lab.client import Lab
         from pytest_poorcontainer import LabDied
 
         def test_before(netns_pair): pass
 
         def test_death(netns_pair):
-            os.kill(Lab.current().pid, signal.SIGKILL)
+            lab = Lab.current()
+            os.kill(lab.pid, signal.SIGKILL)
+            while lab.alive():  # its containers may have answered until then
+                time.sleep(0.001)
             with pytest.raises(LabDied):
                 netns_pair.a.run(["true"])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_poorcontainer.fixtures import _gate
+
 OFF = "skipped because it is off; --poor-container runs them"
 MIXED = """
     import pytest
@@ -69,7 +71,7 @@ def test_other_skips_are_not_ours(pytester, run):
     result.stdout.no_fnmatch_line("*poor-container*")
 
 
-@pytest.mark.parametrize("name", ["netns_pair", "netns_factory"])
+@pytest.mark.parametrize("name", sorted(_gate.FIXTURES))
 def test_getfixturevalue_is_gated_too(pytester, run, name):
     """A fixture that collection could not see skips its test when off, and is counted."""
     pytester.makepyfile(f"def test_dynamic(request): request.getfixturevalue({name!r}); raise RuntimeError")
@@ -166,7 +168,7 @@ def test_workers_do_what_the_controller_decided(pytester, run, monkeypatch):
 def test_pytest_lists_marker_flags_and_fixtures(pytester, run):
     """``--markers``, ``--help`` and ``--fixtures -v`` tell a newcomer what there is, with examples."""
     marker = run("--markers").stdout.str()
-    assert "@pytest.mark.poor_container(hosts=[name, name], level=name)" in marker
+    assert "@pytest.mark.poor_container(hosts=[name, name], topology=file, level=name, " in marker
     listing = run("--help").stdout.str()
     assert "--poor-container-require" in listing
     assert "poor_container (string):" in listing
@@ -174,5 +176,11 @@ def test_pytest_lists_marker_flags_and_fixtures(pytester, run):
     for name, example in (
         ("netns_pair", "primary, replica = netns_pair"),
         ("netns_factory", "with netns_factory(hosts="),
+        ("network", "nodes = network.lan(5)"),
+        ("network_factory", "with network_factory(memory="),
+        ("chroot_env", 'chroot_env.write("/etc/app.conf"'),
+        ("chroot_env_factory", "with chroot_env_factory(rootfs="),
+        ("unshared_mounts", 'unshared_mounts.tmpfs("/var/lib/app"'),
+        ("unshared_mounts_factory", "unshared_mounts_factory(name="),
     ):
         assert example in fixtures[fixtures.index(f"\n{name}") :]

@@ -133,3 +133,22 @@ def test_a_section_that_raises_does_not_hide_the_failure(pytester, run):
     result.stdout.fnmatch_lines(
         ["*the reason*", "*- poor-container: a report section failed -*", "KeyError: 'no such thing'"]
     )
+
+
+@pytest.mark.parametrize("answer", ["('title', 'text')", "'mine'", "{'mine': 'x'}", "[('mine', None)]", "7"])
+def test_a_wrong_answer_does_not_hide_the_failure(pytester, run, answer):
+    """What is no list of pairs of texts becomes a section that says so; the failure stays a failure."""
+    pytester.makeconftest(f"def pytest_poor_container_report_sections(item): return {answer}")
+    pytester.makepyfile("def test_fails(netns_pair): assert 1 == 2, 'the reason'")
+    result = run("--poor-container")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the reason*", "*a report section failed*", "TypeError: *"])
+
+
+def test_text_that_cannot_be_sent_does_not_end_a_worker(pytester, run):
+    """A name that is no UTF-8 comes escaped through pytest-xdist, which cannot carry it as it is."""
+    pytester.makeconftest(r"def pytest_poor_container_report_sections(item): return [('mine', 'n\udcff')]")
+    pytester.makepyfile("def test_fails(netns_pair): assert 1 == 2, 'the reason'")
+    result = run("--poor-container", "-n", "1", plugins=("xdist",))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*n\\udcff*"])

@@ -18,7 +18,7 @@ ROWS = [[cell.strip() for cell in line.strip("| \n").split("|")] for line in TEX
 def test_each_flag_has_its_row():
     """Flag, ini key, environment variable and default of the table are those of the code, no more and no fewer."""
     rows = [tuple(row[:4]) for row in ROWS if row[0].startswith("`--")]
-    assert rows == [
+    assert rows[: len(_options.SWITCHES)] == [
         (
             f"`{flag}`",
             f"`{_options.INI} = {value}`",
@@ -28,6 +28,16 @@ def test_each_flag_has_its_row():
         for flag, value, _ in _options.SWITCHES
     ]
     assert {value for _, value, _ in _options.SWITCHES} == set(_options.MODES)
+    assert rows[len(_options.SWITCHES) :] == [
+        (
+            f"`{option.flag}{'=' * bool(option.metavar)}{option.metavar}`",
+            f"`{option.ini}`",
+            f"`{option.environment}`",
+            f"`{option.default}`" if option.default else "",
+        )
+        for option in _options.OPTIONS
+    ]
+    assert tuple(option.field for option in _options.OPTIONS) == _options.Chosen._fields
 
 
 def test_each_variable_that_the_code_reads_is_listed():
@@ -39,10 +49,13 @@ def test_each_variable_that_the_code_reads_is_listed():
 
 def test_each_key_of_the_marker_has_its_row():
     """Keys and levels of the marker, and the names of the fixtures, are those of the code."""
-    assert [row[0] for row in ROWS if row[0] in ("`hosts`", "`level`")] == [f"`{key}`" for key in _marker.KEYS]
+    rows = [row[0].strip("`") for row in ROWS if row[0].strip("`") in _marker.KEYS]
+    assert rows == list(_marker.KEYS)
     level = next(row for row in ROWS if row[0] == "`level`")
     assert tuple(re.findall(r"`(\w+)`", level[1])) == LEVELS
-    assert {word for word in re.findall(r"`(\w+)`", TEXT) if word.startswith("netns_")} == _gate.FIXTURES
+    ours = re.compile("netns_|network|chroot_|unshared_|tcp_|mirror_|poor_mirror|cow_dir|prepared")
+    named = {word for word in re.findall(r"`(\w+)`", TEXT) if ours.match(word)}
+    assert named == _gate.FIXTURES
 
 
 def test_each_hook_has_its_row():

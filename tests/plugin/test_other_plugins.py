@@ -135,6 +135,22 @@ def test_strictness(pytester, run, arg):
     run(arg, subprocess=True).assert_outcomes(passed=6)
 
 
+def test_no_warning_comes_from_a_report(pytester, run):
+    """With warnings as errors a failure is that failure, whatever was asked for beside it."""
+    pytester.makepyfile(
+        """
+        def test_fails(netns_pair):
+            netns_pair.a.start(["sleep", "100"])
+            assert False, "the reason"
+        """,
+    )
+    args = ("--poor-container-report=out", "--poor-container-durations=0", "-olog_cli=true")
+    result = run("--poor-container", "-Werror", *args, subprocess=True)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*the reason*", "*- poor-container: services -*", "*1 failed in *"])
+    result.stdout.no_fnmatch_line("*Warning*")
+
+
 def test_strict_mode(pytester, run):
     """The ``strict`` of pytest 9 finds nothing to complain about."""
     if int(pytest.__version__.split(".")[0]) < 9:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_poorcontainer import Network
-from pytest_poorcontainer.container import Lab
+from pytest_poorcontainer.lab import Lab
 
 
 @pytest.mark.poor_container
@@ -19,7 +19,7 @@ def test_the_lab_ends_with_the_session(pytester, run):
         labs = set()
 
         def pytest_poor_container_host_ready(host):
-            from pytest_poorcontainer.container import Lab
+            from pytest_poorcontainer.lab import Lab
             labs.add(Lab.current().pid)
 
         def alive():

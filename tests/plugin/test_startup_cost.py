@@ -15,7 +15,11 @@ OURS_WHEN_OFF = {
     "pytest_poorcontainer.fixtures",
     "pytest_poorcontainer.fixtures._gate",
     "pytest_poorcontainer.fixtures._options",
+    "pytest_poorcontainer.fixtures.containers",
+    "pytest_poorcontainer.fixtures.mirror",
     "pytest_poorcontainer.fixtures.network",
+    "pytest_poorcontainer.fixtures.probe",
+    "pytest_poorcontainer.fixtures.trees",
     "pytest_poorcontainer.hookspecs",
     "pytest_poorcontainer.plugin",
 }

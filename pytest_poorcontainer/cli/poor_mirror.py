@@ -1,0 +1,281 @@
+"""``poor-mirror``: keeps mirrors in step with their sources, and shows how they are."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_poorcontainer.cli import _mirror_output as output
+from pytest_poorcontainer.errors import PoorContainerError
+from pytest_poorcontainer.mirror.config import Config, Mirror, load
+from pytest_poorcontainer.mirror.errors import STATUSES, BadConfig, MirrorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["main"]
+
+_CONFIG = "mirrors.toml"
+_SYSTEM = Path("/etc/poor-mirror/mirrors.toml")
+_WORST = (130, 2, 8, 1, 7, 9, 6, 4, 3, 5, 0)
+"""Which status counts when several mirrors end with different ones."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``poor-mirror`` with these arguments (default: the process's) and return its exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.execute(options)
+        sys.stdout.flush()
+    except PoorContainerError as error:
+        print(f"poor-mirror: {error}", file=sys.stderr)
+        return error.status if isinstance(error, MirrorError) else 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("poor-mirror: interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    statuses = "; ".join(f"{number} {meaning}" for number, meaning in STATUSES.items())
+    parser = argparse.ArgumentParser(
+        prog="poor-mirror",
+        description="Keeps mirrors in step with their sources, and shows how they are.",
+        epilog=f"Exit status: {statuses}.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"./{_CONFIG} or {_SYSTEM} unless it is named")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, execute: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(execute=execute)
+        return added
+
+    added = command("sync", _sync, "Synchronise mirrors once, all or those that are named.")
+    added.add_argument("names", nargs="*", metavar="NAME")
+    _run_options(added)
+    added = command("copy", _copy, "Copy one source to one destination, without a configuration.")
+    added.add_argument("source", metavar="SOURCE")
+    added.add_argument("dest", metavar="DEST", type=Path)
+    _run_options(added)
+    for flag in ("--exclude", "--include", "--index"):
+        added.add_argument(
+            flag, action="append", default=[], metavar="PATTERN", help="in rsync's syntax; again for more"
+        )
+    added.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any key of [mirror.NAME]")
+    added = command("plan", _plan, "Show the plan that is held, or else make a new one and change nothing.")
+    added.add_argument("name", metavar="NAME")
+    added.add_argument("--json", action="store_true", help="as JSON")
+    added.add_argument("--fresh", action="store_true", help="make a new one, even if one is held")
+    added = command("release", _release, "Let exactly the plan that is held pass, with the next run.")
+    added.add_argument("name", metavar="NAME")
+    added = command("status", _status, "Show how the mirrors are.")
+    added.add_argument("--json", action="store_true", help="as JSON")
+    added = command("history", _history, "Show the last runs of a mirror.")
+    added.add_argument("name", metavar="NAME")
+    added.add_argument("-n", type=int, default=30, metavar="COUNT")
+    added.add_argument("--json", action="store_true", help="as JSON")
+    added = command("log", _log, "Show the log of a mirror's last run.")
+    added.add_argument("name", metavar="NAME")
+    command("check", _check, "Read the configuration, and say whether it can be used.")
+    added = command("page", _page, "Write the status page once.")
+    added = command("run", _run, "Keep all mirrors in step, by their intervals, until it is ended by a signal.")
+    added.add_argument("--serve", metavar="ADDRESS:PORT", default="", help="serve the status page there")
+    return parser
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, and change nothing")
+    parser.add_argument("--json", action="store_true", help="one JSON object for each step and result, a line each")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--force-delete", action="store_true", help="let the plan of this run pass the guard")
+    parser.add_argument("--verify", action="store_true", help="compare every file, whatever a manifest says")
+    parser.add_argument(
+        "--adopt", action="store_true", help="take over a destination that has files and no mark of ours"
+    )
+
+
+def _config(options: argparse.Namespace) -> Config:
+    path = options.config or (Path(_CONFIG) if Path(_CONFIG).exists() or not _SYSTEM.exists() else _SYSTEM)
+    return load(path)
+
+
+def _one(options: argparse.Namespace) -> Mirror:
+    return _config(options).chosen([options.name])[0]
+
+
+def _sync(options: argparse.Namespace) -> int:
+    config = _config(options)
+    statuses = [_synchronise(mirror, options, config) for mirror in config.chosen(options.names)]
+    return min(statuses, key=lambda status: _WORST.index(status) if status in _WORST else 0)
+
+
+def _copy(options: argparse.Namespace) -> int:
+    from pytest_poorcontainer.mirror.config import single  # noqa: PLC0415 - one command
+
+    dest = options.dest.absolute()
+    given = dict(_pair(text) for text in options.set)
+    if "://" not in options.source and not _is_ssh(options.source):
+        options.source = os.path.abspath(options.source)  # noqa: PTH100 - resolves no links, as a path may be one
+    lists = {"exclude": options.exclude, "include": options.include, "indexes": options.index}
+    given.update({key: value for key, value in lists.items() if value})
+    return _synchronise(single(options.source, dest, given), options, None)
+
+
+def _is_ssh(source: str) -> bool:
+    return ":" in source and "/" not in source.partition(":")[0] and not Path(source).exists()
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise BadConfig(f'--set {text}: write KEY=VALUE, as in --set profile=debian or --set "idle=10"')
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
+
+
+def _synchronise(mirror: Mirror, options: argparse.Namespace, config: Config | None) -> int:
+    from pytest_poorcontainer.mirror.sync import Run  # noqa: PLC0415 - not for who only looks
+
+    _end_as_interrupted()
+    # A plan is up to a million tuples without a cycle among them: looking for garbage in it is in vain.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+    rate = os.environ.get("POOR_MIRROR_RATE", "")
+    if rate.isdigit() and int(rate):
+        mirror = dataclasses.replace(mirror, bandwidth=int(rate))
+    show = output.Shown(mirror.name, as_json=options.json, quiet=options.quiet)
+    run = Run(
+        mirror,
+        dry=options.dry_run,
+        force=options.force_delete,
+        verify=options.verify,
+        adopt=options.adopt,
+        tell=show.progress,
+    )
+    result = run.go()
+    show.result(result, with_plan=options.dry_run)
+    if config is not None and config.page is not None and not options.dry_run:
+        _write_page(config)
+    return result.status
+
+
+def _end_as_interrupted() -> None:
+    """Have SIGTERM end a run as SIGINT does: what is on its way is dropped, and the result is written."""
+
+    def interrupt(number: int, frame: object) -> None:  # noqa: ARG001 - a handler's arguments
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from pytest_poorcontainer.mirror.home import Home  # noqa: PLC0415 - one command
+    from pytest_poorcontainer.mirror.sync import sync  # noqa: PLC0415 - as above
+
+    mirror = _one(options)
+    held = None if options.fresh else Home.held(mirror.work)
+    if held is not None:
+        plan, saved = held
+        if not options.json:
+            age = time.time() - saved.get("since", time.time())
+            print(f"# held for {age:.0f} s: {'; '.join(saved.get('reasons', []))}")
+    else:
+        result = sync(mirror, dry=True)
+        if result.plan is None:
+            raise MirrorError(result.reason)
+        plan = result.plan
+    if options.json:
+        print(json.dumps(plan.dump()))
+        return 0
+    for line in plan.lines():
+        print(line)
+    print(f"# {plan.summary()}")
+    return 0
+
+
+def _release(options: argparse.Namespace) -> int:
+    from pytest_poorcontainer.mirror.home import Home  # noqa: PLC0415 - one command
+
+    mirror = _one(options)
+    print(f"released: {Home.release(mirror.work)}; the next run carries it out")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from pytest_poorcontainer.mirror.overview import overview  # noqa: PLC0415 - one command
+
+    found = overview(_config(options))
+    if options.json:
+        print(json.dumps(found))
+    else:
+        output.table(found)
+    states = {mirror["state"] for mirror in found["mirrors"]}
+    return 4 if "held" in states else 1 if "failed" in states else 3 if "partial" in states else 0
+
+
+def _history(options: argparse.Namespace) -> int:
+    from pytest_poorcontainer.mirror.history import History  # noqa: PLC0415 - one command
+
+    runs = History(_one(options).state / "history.sqlite3").runs(options.name, options.n)
+    if options.json:
+        print(json.dumps(runs))
+    else:
+        output.runs(runs)
+    return 0
+
+
+def _log(options: argparse.Namespace) -> int:
+    from pytest_poorcontainer.mirror.home import Home  # noqa: PLC0415 - one command
+
+    mirror = _one(options)
+    path = Home.last_log(mirror.work)
+    if path is None:
+        raise MirrorError(f"there is no log of {mirror.name}: it has not run yet")
+    sys.stdout.write(path.read_text(encoding="utf-8", errors="backslashreplace"))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    config = _config(options)
+    print(f"{config.path}: {len(config.mirrors)} mirrors; state in {config.state}")
+    for mirror in config.mirrors.values():
+        print(f"  {mirror.name}: {output.public(mirror.source)} -> {mirror.dest} ({mirror.profile})")
+    return 0
+
+
+def _write_page(config: Config) -> None:
+    from pytest_poorcontainer.mirror.page.render import write  # noqa: PLC0415 - needs jinja2
+
+    write(config)
+
+
+def _page(options: argparse.Namespace) -> int:
+    config = _config(options)
+    _write_page(config)
+    print(f"written to {config.page or config.state / 'page'}")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from pytest_poorcontainer.mirror.daemon import Daemon  # noqa: PLC0415 - one command
+
+    return Daemon(_config(options), options.serve).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
