@@ -18,10 +18,12 @@ LAYERS = (
     ("report",),
     ("probe", "mirror"),
     ("network",),
-    ("traffic", "rootfs", "cow", "mounts"),
+    ("traffic",),
     ("container",),
+    ("rootfs", "cow", "mounts"),
+    ("lab",),
     ("machine",),
-    ("native",),
+    ("native", "plugins"),
     ("errors",),
 )
 RANK = {name: rank for rank, group in enumerate(LAYERS) for name in group}

@@ -68,6 +68,8 @@ def test_pair(say, number, spawning, netns_pair):
     say("built")
     for host in netns_pair:
         host.popen(command(f"{WORD}{os.getpid()}x"))
+    if number % 2:
+        netns_pair.link.impair(delay="1ms")  # another program of ours
     if VARIANT == "fork":
         child = os.fork()
         if child == 0:

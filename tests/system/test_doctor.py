@@ -106,7 +106,7 @@ def test_the_json_has_the_documented_shape(place):
     assert told["uid"] == (os.geteuid() if place.user is None else place.user)
     assert set(told["level"]) == {"name", "reason", "built"}
     assert list(told["features"]) == list(PURPOSES)
-    assert set(told["fixtures"]) == {"chroot_env", "cow_dir", "netns_pair", "unshared_mounts", "tcp_probe"}
+    assert set(told["fixtures"]) == {"chroot_env", "cow_dir", "netns_pair", "network", "unshared_mounts", "tcp_probe"}
     for row in told["features"].values():
         assert {name: type(value) for name, value in row.items()} == {
             "works": bool, "reason": str, "remedy": str, "detail": str, "purpose": str,

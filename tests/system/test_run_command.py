@@ -1,128 +1,30 @@
 """``poor-container run``, as a shell sees it: exit statuses, streams, signals, and nothing left."""
 
-import contextlib
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import uuid
 from pathlib import Path
 
 import pytest
+from shells import Shell, python_of_all
 
-from pytest_poorcontainer import native
-
-ROOT = Path(__file__).parents[2]
 REFUSE = Path(__file__).with_name("refuse_namespaces.py")
-NOBODY = 65534
-MARK = "POOR_CONTAINER_TEST_MARK"
 
 
-def python_of_all():
-    """Return a Python that every user can start: the machine's own, when ours is in somebody's home."""
-    for python in (sys.executable, "/usr/bin/python3"):
-        with contextlib.suppress(OSError):
-            who = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-            if subprocess.run([python, "-c", ""], stderr=subprocess.DEVNULL, **who, check=False).returncode == 0:
-                return python
-    return None
-
-
-@pytest.fixture(scope="module")
-def native_of_all():
-    """Return a directory with the native programs that every user can reach."""
-    with tempfile.TemporaryDirectory(prefix="poor-container-test-", dir="/tmp") as directory:
-        Path(directory).chmod(0o755)
-        for program in ("pclab", "pcprobe"):
-            shutil.copy(native.program(program), directory)
-        yield directory
-
-
-class Shell:
-    """Starts ``poor-container run`` as a user, and knows its processes by a mark in their environment."""
-
-    def __init__(self, python, native_directory, who):
-        self._python, self._who = python, who
-        self.mark = uuid.uuid4().hex
-        self._environment = {
-            "PATH": os.defpath,
-            "PYTHONPATH": str(ROOT),
-            "POOR_CONTAINER_NATIVE": native_directory,
-            "TERM": "vt100",
-            MARK: self.mark,
-        }
+class Run(Shell):
+    """Starts ``poor-container run``."""
 
     def argv(self, *command):
         """Return the command line."""
-        return [self._python, "-m", "pytest_poorcontainer.cli.main", "run", *command]
-
-    def diagnosis(self):
-        """Return what the doctor says to this user."""
-        command = [self._python, "-m", "pytest_poorcontainer.cli.main", "doctor", "--json"]
-        said = subprocess.run(command, cwd="/", env=self._environment, capture_output=True, **self._who, check=False)
-        return json.loads(said.stdout)
-
-    def start(self, *command, before=(), **streams):
-        """Start it and return its Popen."""
-        return subprocess.Popen(
-            [*before, *self.argv(*command)], cwd="/", env=self._environment, text=True, **self._who, **streams
-        )
-
-    def run(self, *command, before=(), **options):
-        """Run it to its end."""
-        return subprocess.run(
-            [*before, *self.argv(*command)],
-            cwd="/",
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-            **self._who,
-            **options,
-        )
-
-    def left(self, *words):
-        """Return the processes that we started, or that carry one of the words in their command line."""
-        found = []
-        for directory in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                line = (directory / "cmdline").read_bytes()
-                if self.mark.encode() in (directory / "environ").read_bytes() or any(w.encode() in line for w in words):
-                    found.append((directory.name, line))
-        return found
-
-    def left_for_long(self, *words):
-        """Return them after they had half a second to be gone."""
-        deadline = time.monotonic() + 0.5
-        while (found := self.left(*words)) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return found
-
-
-@pytest.fixture(scope="module", params=["self", "nobody"])
-def user(request, native_of_all):
-    """Return who runs the tests, and nobody where that is root: Python, native programs, arguments of subprocess."""
-    if request.param == "self":
-        found = (sys.executable, native_of_all, {})
-    elif os.geteuid() != 0 or python_of_all() is None:
-        pytest.skip("only root can become another user, who then needs a Python within reach")
-    else:
-        found = (python_of_all(), native_of_all, {"user": NOBODY, "group": NOBODY, "extra_groups": []})
-    level = Shell(*found).diagnosis()["level"]
-    if not level["built"]:
-        pytest.skip(level["reason"])
-    return found
+        return super().argv("run", *command)
 
 
 @pytest.fixture
 def shell(user):
     """Return a shell of each of them; what it started must have ended by the end of the test."""
-    made = Shell(*user)
+    made = Run(*user)
     yield made
     assert made.left_for_long() == []
 
@@ -179,12 +81,12 @@ def test_a_closed_stream_is_like_dev_null(shell, closed):
     )
     done = subprocess.run(
         ["sh", "-c", f'exec "$@" {closed}', "sh", *shell.argv("--", "sh", "-c", script)],
-        env=shell._environment,
+        env=shell.environment,
         stdin=subprocess.DEVNULL,
         timeout=30,
         cwd="/",
         check=False,
-        **shell._who,
+        **shell.who,
     )
     assert done.returncode == 0
 
@@ -214,6 +116,10 @@ def test_the_network_is_its_own_unless_asked_otherwise(shell):
     }
 
 
+SECONDS = 10_000 + os.getpid()
+"""What commands of this run sleep, with a digit behind it: those of another run of this suite are not ours."""
+
+
 def wait_for(process, word):
     """Read the first line that the command prints."""
     assert process.stdout.readline() == f"{word}\n"
@@ -222,13 +128,15 @@ def wait_for(process, word):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_command_and_all_it_started(shell, number):
     """A signal is passed on; the status is 128 + N; what the command started, also by setsid, is gone."""
-    process = shell.start("--", "sh", "-c", "setsid sleep 4201 & echo ready; exec sleep 4202", stdout=subprocess.PIPE)
+    process = shell.start(
+        "--", "sh", "-c", f"setsid sleep {SECONDS}1 & echo ready; exec sleep {SECONDS}2", stdout=subprocess.PIPE
+    )
     wait_for(process, "ready")
     start = time.monotonic()
     process.send_signal(number)
     assert process.wait(10) == 128 + number
     assert time.monotonic() - start < 1.5
-    assert shell.left_for_long("sleep\x004201", "sleep\x004202") == []
+    assert shell.left_for_long(f"sleep\x00{SECONDS}1", f"sleep\x00{SECONDS}2") == []
     process.stdout.close()
 
 
@@ -244,19 +152,21 @@ def test_a_command_that_handles_the_signal_decides_on_the_status(shell):
 
 def test_a_command_that_ignores_the_signal_is_killed_after_two_seconds(shell):
     """Ctrl-C ends also what ignores it."""
-    process = shell.start("--", "sh", "-c", 'trap "" INT; echo ready; sleep 4203; sleep 4203', stdout=subprocess.PIPE)
+    process = shell.start(
+        "--", "sh", "-c", f'trap "" INT; echo ready; sleep {SECONDS}3; sleep {SECONDS}3', stdout=subprocess.PIPE
+    )
     wait_for(process, "ready")
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 130
     assert 1.9 < time.monotonic() - start < 5
-    assert shell.left_for_long("sleep\x004203") == []
+    assert shell.left_for_long(f"sleep\x00{SECONDS}3") == []
     process.stdout.close()
 
 
 def test_a_signal_that_the_caller_ignores_stays_ignored(shell):
     """Under nohup SIGHUP ends nothing."""
-    nohup = [sys.executable if not shell._who else python_of_all(), "-c"]
+    nohup = [sys.executable if not shell.who else python_of_all(), "-c"]
     nohup += ["import os, signal, sys; signal.signal(1, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"]
     process = shell.start("--", "sh", "-c", "echo ready; sleep 0.5; exit 3", before=nohup, stdout=subprocess.PIPE)
     wait_for(process, "ready")
@@ -268,11 +178,11 @@ def test_a_signal_that_the_caller_ignores_stays_ignored(shell):
 def test_nothing_is_left_when_we_are_killed_ourselves(shell):
     """SIGKILL of poor-container, at any moment, ends the command and all that it started."""
     for delay in (0.05, 0.1, 0.15, 0.2, 0.3):
-        process = shell.start("--", "sh", "-c", "setsid sleep 4204 & sleep 4205")
+        process = shell.start("--", "sh", "-c", f"setsid sleep {SECONDS}4 & sleep {SECONDS}5")
         time.sleep(delay)
         process.kill()
         process.wait()
-        assert shell.left_for_long("sleep\x004204", "sleep\x004205") == []
+        assert shell.left_for_long(f"sleep\x00{SECONDS}4", f"sleep\x00{SECONDS}5") == []
 
 
 def test_refused_namespaces_are_one_clear_line(shell):

@@ -19,10 +19,15 @@ from pytest_poorcontainer.errors import PoorContainerError, Unavailable
         (["run"], 125, "a command is needed"),
         (["run", "--"], 125, "a command is needed"),
         (["run", "--nett", "--", "true"], 125, "--nett"),
+        (["ps", "--yaml"], 2, "--yaml"),
+        (["enter"], 125, "NAME"),
+        (["enter", "--usr", "root", "primary"], 125, "--usr"),
+        (["rm"], 2, "say which"),
+        (["rm", "--all", "primary"], 2, "say which"),
     ],
 )
 def test_bad_usage_is_named_and_has_the_status_of_its_command(capsys, arguments, status, words):
-    """A mistake on the command line is said on stderr; ``run`` answers 125, so that 2 stays the command's own."""
+    """A mistake is said on stderr; ``run`` and ``enter`` answer 125, so that 2 stays the status of what they run."""
     try:
         ended = main(arguments)
     except SystemExit as exit_:
@@ -33,7 +38,9 @@ def test_bad_usage_is_named_and_has_the_status_of_its_command(capsys, arguments,
     assert said.out == ""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["doctor", "--help"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([name, "--help"] for name in ("doctor", "run", "ps", "enter", "rm"))]
+)
 def test_help_is_for_standard_output(capsys, arguments):
     """Help goes to stdout with status 0, and every command documents its exit status."""
     with pytest.raises(SystemExit) as ended:

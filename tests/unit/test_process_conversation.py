@@ -11,11 +11,11 @@ import threading
 import pytest
 
 from pytest_poorcontainer.container import process as process_module
-from pytest_poorcontainer.container import protocol
-from pytest_poorcontainer.container.handle import Handle
 from pytest_poorcontainer.container.process import Process
-from pytest_poorcontainer.container.protocol import Field, Op
 from pytest_poorcontainer.errors import LabDied, LabError, PoorContainerError
+from pytest_poorcontainer.lab import protocol
+from pytest_poorcontainer.lab.handle import Handle
+from pytest_poorcontainer.lab.protocol import Field, Op
 
 
 class StandInLab:
@@ -300,5 +300,5 @@ def test_a_socket_that_cannot_be_made_is_an_os_error(box):
         box.handle.agent.socket(99, 1)
     assert raised.value.errno == errno.EAFNOSUPPORT
     protocol.send(box.agent, Op.OK, b"", request=2)
-    with pytest.raises(LabError, match="expected one descriptor, got 0"):
+    with pytest.raises(LabError, match="expected 1 descriptors, 0 came"):
         box.handle.agent.netns()

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from pytest_poorcontainer import Container, UsageError
-from pytest_poorcontainer.container import idmap, launch, protocol
 from pytest_poorcontainer.container.container import default_hosts
-from pytest_poorcontainer.container.lab import Lab, Spec
-from pytest_poorcontainer.container.names import check_name
-from pytest_poorcontainer.container.protocol import Field
 from pytest_poorcontainer.container.request import arguments, pack_request
+from pytest_poorcontainer.lab import idmap, launch, protocol
+from pytest_poorcontainer.lab.client import Lab, Spec
+from pytest_poorcontainer.lab.names import check_name
+from pytest_poorcontainer.lab.protocol import Field
 
 
 def environment(**options):
@@ -192,12 +192,15 @@ def test_what_containers_see(tmp_path, monkeypatch):
     link.symlink_to(prefix)
     monkeypatch.setattr(sys, "prefix", str(link))
     monkeypatch.setattr(sys, "base_prefix", str(prefix))
-    expected = ["--bind-ro", str(root), "--bind-rw", str(base), "--bind-ro", str(prefix)]
+    monkeypatch.setattr(launch, "__file__", str(prefix / "package" / "container" / "launch.py"))
+    (prefix / "package").mkdir()
+    package = ["--bind-ro", str(prefix / "package")]
+    expected = ["--bind-ro", str(root), "--bind-rw", str(base), "--bind-ro", str(prefix), *package]
     assert launch.bind_arguments(base, root) == expected
-    assert launch.bind_arguments(None, tmp_path / "missing") == ["--bind-ro", str(prefix)]
-    assert launch.bind_arguments(None, Path("/")) == ["--bind-ro", str(prefix)]
-    assert launch.bind_arguments(Path("/tmp"), None) == ["--bind-ro", str(prefix)]
-    assert launch.bind_arguments(root, root) == ["--bind-rw", str(root), "--bind-ro", str(prefix)]
+    assert launch.bind_arguments(None, tmp_path / "missing") == ["--bind-ro", str(prefix), *package]
+    assert launch.bind_arguments(None, Path("/")) == ["--bind-ro", str(prefix), *package]
+    assert launch.bind_arguments(Path("/tmp"), None) == ["--bind-ro", str(prefix), *package]
+    assert launch.bind_arguments(root, root) == ["--bind-rw", str(root), "--bind-ro", str(prefix), *package]
 
 
 def test_no_lab_no_end():

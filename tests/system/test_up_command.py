@@ -1,0 +1,80 @@
+"""``poor-container up``: a network without tests, entered from another shell, with a tidy end; as root and rootless."""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from keeping import Keeping, lives
+from leftovers import mounts
+
+TOPOLOGIES = Path(__file__).parents[1] / "unit" / "topologies"
+
+
+@pytest.fixture
+def keeping(user):
+    """Return a user with a runtime directory of its own."""
+    with contextlib.closing(Keeping(*user)) as made:
+        yield made
+
+
+@pytest.fixture
+def file(keeping):
+    """A topology that every user can read."""
+    place = keeping.directory / "good.toml"
+    shutil.copy(TOPOLOGIES / "good.toml", place)
+    place.chmod(0o644)
+    keeping.directory.chmod(0o755)
+    return place
+
+
+def test_a_network_stands_until_it_is_told_to_end(keeping, file):
+    """It is shown, its hosts can be entered and reach each other by name; a signal ends it with all that runs in it."""
+    before = mounts()
+    process = keeping.start("up", str(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        lines = []
+        while not lines or lines[-1] != "Ctrl-C ends it.\n":
+            lines.append(process.stdout.readline())
+            assert lines[-1], process.stderr.read()
+        assert lines[0] == "[left] 192.168.1.0/24\n"
+        listed = {one["host"]: one for one in keeping.listed()}
+        assert set(listed) == {"a", "b", "n1", "n2", "r1", "r2", "server"}
+        assert f"poor-container enter {listed['a']['name']}\n" in lines
+        script = "import socket; socket.create_connection(('server', 80), 5)"
+        done = keeping.run("enter", "a-", "--", keeping.python, "-c", script)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [service["state"] for service in listed["server"]["services"]] == ["ready"]
+        lab = int(listed["a"]["name"].rpartition("-")[2])
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+    assert not lives(lab)
+    assert keeping.run("ps").stdout == "No containers are kept.\n"
+    assert not keeping.left()
+    assert not mounts() - before
+
+
+def test_a_network_may_be_left_alone(keeping, file):
+    """Detached it lives on without its command, until its hosts are ended."""
+    done = keeping.run("up", "--detach", "--draw", "svg", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("<svg ")
+    keeping.labs.append(int(keeping.listed()[0]["name"].rpartition("-")[2]))
+    assert len(keeping.names()) == 7
+    assert len(keeping.run("rm", "--all").stdout.splitlines()) == 7
+    assert not keeping.left()
+
+
+def test_a_file_with_a_mistake_builds_nothing(keeping, file):
+    """The message has file and line, the status is 2, and nothing is left; nor for a file that is not there."""
+    file.write_text('[switches.s]\nhosts = ["a"]\n[[links]]\nends = ["a", "s"]\n[[links]]\nends = ["b", "s"]\n')
+    done = keeping.run("up", str(file))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (f"poor-container: {file}:6: links[1].ends: there is no host, router or switch 'b'\n")
+    done = keeping.run("up", str(file.with_name("none.toml")))
+    assert (done.returncode, done.stderr.splitlines()[0][:27]) == (2, "poor-container: cannot read")
+    assert not keeping.left()
