@@ -18,9 +18,22 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import ahead
+import calls
 import containers
+import cow_library
+import cow_net
+import cow_trees
+import mirrors
+import networks
 import pairs
+import probes
+import recorder
+import reports
+import roots
+import services
 import suites
+import wire
 from stats import paragraph
 from subjects import REPOSITORY
 
@@ -33,6 +46,7 @@ PAGE = REPOSITORY / "docs" / "benchmarks.md"
 MARK = re.compile(r"^<!-- (\S+) -->\n", re.MULTILINE)
 BENCHMARKS: dict[str, Callable[..., Section]] = {
     "fresh": pairs.fresh,
+    "prefetch": ahead.prefetch,
     "peers": pairs.peers,
     "teardown": containers.teardown,
     "memory": containers.memory,
@@ -40,11 +54,41 @@ BENCHMARKS: dict[str, Callable[..., Section]] = {
     "stalls": pairs.stalls,
     "churn": pairs.churn,
     "limited": pairs.limited,
+    "rootfs": roots.rootfs,
+    "rootfs-prefetch": roots.ahead_of_tests,
+    "call": calls.call,
+    "lans": networks.lans,
+    "rows": networks.rows,
+    "first-connects": networks.first_connects,
+    "partitions": networks.partitions,
+    "reports": reports.reports,
+    "recorder": recorder.recorder,
+    "failure-report": recorder.evidence,
+    "capture": recorder.captures,
+    "ready": services.ready,
+    "many-services": services.many_services,
+    "large-log": services.large_log,
+    "wire": wire.wire,
+    "probe-open": probes.probe_open,
+    "probe-filtered": probes.probe_filtered,
+    "probe-ways": probes.probe_ways,
+    "cow-calls": cow_library.calls,
+    "cow-git": cow_library.git_status,
+    "cow-net": cow_net.cow_net,
+    "cow-setup": cow_trees.setup,
+    "cow-changes": cow_trees.changes,
+    "cow-prepared": cow_trees.prepared,
     "xdist": suites.xdist,
     "plugin-off": suites.plugin_off,
+    "mirror-small": mirrors.small,
+    "mirror-large": mirrors.large,
+    "mirror-delay": mirrors.with_delay,
+    "mirror-memory": mirrors.memory,
+    "mirror-page": mirrors.page,
+    "mirror-kills": mirrors.kills,
     "nothing-left": suites.nothing_left,
 }
-APART = {"nothing-left"}
+APART = {"nothing-left", "mirror-kills"}
 """What takes too long for ``make bench`` (20 minutes in all) and is run by its name."""
 
 

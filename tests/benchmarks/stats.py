@@ -56,7 +56,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Target:
-    """A figure that issue 2 asks for: what was measured, the most it may be, and its unit."""
+    """A figure that was promised: what was measured, the most it may be, and its unit."""
 
     what: str
     measured: float

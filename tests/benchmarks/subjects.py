@@ -232,7 +232,8 @@ def ordinary_python() -> tuple[str, str]:
             shutil.copytree(REPOSITORY / "tests" / "benchmarks", where / "tests" / "benchmarks")
         for python in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
             environment = {"PYTHONPATH": str(where), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
-            argv = [*(ORDINARY if os.geteuid() == 0 else ()), python, "-c", code]
+            # By env(1): setpriv itself still finds what only root can reach.
+            argv = [*(ORDINARY if os.geteuid() == 0 else ()), "env", python, "-c", code]
             with contextlib.suppress(OSError):
                 if subprocess.run(argv, env=environment, capture_output=True, check=False, cwd="/").returncode == 0:
                     return python, str(where)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer import Network
-from pytest_poorcontainer.container.lab import Lab
+from pytest_poorcontainer.lab.client import Lab
 
 if TYPE_CHECKING:
     from collections.abc import Callable

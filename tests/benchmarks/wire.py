@@ -1,0 +1,281 @@
+"""The wire against a cable without one: streams, floods, latency; and how exactly it does what it is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import struct
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stats import Section, Table, Target, paragraph, percentile, spread
+from subjects import build_directory
+
+from pytest_poorcontainer import Network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_poorcontainer.network import Host, HostPair
+    from pytest_poorcontainer.network.link import Link
+
+__all__ = ["wire"]
+
+HERE = Path(__file__).parent
+PLAIN = ("172.31.255.1", "172.31.255.2")
+PORT = "5001"
+EVERY_300_US = 3333
+
+
+def _program() -> str:
+    target = build_directory() / "wire_traffic"
+    subprocess.run(["cc", "-O2", "-static", "-o", target, HERE / "wire_traffic.c"], check=True)
+    return str(target)
+
+
+class Bench:
+    """A pair, and beside its link a plain veth pair between the same hosts."""
+
+    def __init__(self, pair: HostPair, program: str) -> None:
+        """Add the plain pair: what the kernel can do without us."""
+        self.pair = pair
+        self.program = program
+        fd = pair.b._handle.agent.netns()
+        try:
+            with pair.a.iproute() as kernel:
+                kernel.link("add", ifname="plain0", kind="veth", peer={"ifname": "plain1", "net_ns_fd": fd})
+        finally:
+            os.close(fd)
+        for host, name, address in zip(pair, ("plain0", "plain1"), PLAIN, strict=True):
+            host.run(["ip", "addr", "add", f"{address}/24", "dev", name], check=True)
+            host.run(["ip", "link", "set", name, "up"], check=True)
+
+    def address(self, *, plain: bool) -> str:
+        """Return where b is, over the plain pair or over the link."""
+        return PLAIN[1] if plain else self.pair.b.ip
+
+    def _run(self, host: Host, *arguments: str) -> list[float]:
+        done = host.run([self.program, *arguments], capture_output=True, text=True, check=True)
+        return [float(word) for word in done.stdout.split()]
+
+    @contextlib.contextmanager
+    def _serving(self, *arguments: str) -> Iterator[Any]:
+        with self.pair.b.popen([self.program, *arguments], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            try:
+                yield process.stdout
+            finally:
+                process.kill()
+
+    def stream(self, seconds: float, *, plain: bool = False) -> float:
+        """Return Gbit/s of one TCP connection, as the receiver sees them."""
+        with self._serving("sink", PORT) as output:
+            self._run(self.pair.a, "stream", self.address(plain=plain), PORT, str(seconds))
+            size, took = map(float, output.readline().split())
+        return size * 8 / took / 1e9
+
+    def packets(self, count: int, rate: int, size: int = 64, *, plain: bool = False) -> tuple[int, float, float, float]:
+        """Return of so many UDP packets those that arrived, the rate of sending, and the median and p99 age in us."""
+        with self._serving("count", PORT) as output:
+            address = self.address(plain=plain)
+            sent, took = self._run(self.pair.a, "flood", address, PORT, str(count), str(rate), str(size))
+            received, _, _, median, p99 = map(float, output.readline().split())
+        return int(received), sent / took, median, p99
+
+
+@contextlib.contextmanager
+def _pinned(link: Link, where: set[int] | None) -> Iterator[None]:
+    """Keep the wire on some processors. What the hosts run inherits from pytest's own."""
+    if where is None:
+        yield
+        return
+    pidfd = link._impairments.carrier._pidfd if link._impairments and link._impairments.carrier else None  # type: ignore[attr-defined]
+    before = os.sched_getaffinity(0)
+    if pidfd is not None:
+        lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
+        os.sched_setaffinity(next(int(line.split()[1]) for line in lines if line.startswith("Pid:")), where)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _streams(bench: Bench, rounds: int, section: Section) -> None:
+    seconds = 1.0
+    kinds: dict[str, dict[str, Any] | None] = {
+        "a plain veth pair": None,
+        "our link, no wire": {},
+        "wire, no fault": {"loss": 0},
+        "wire, 0.1 % loss": {"loss": "0.1%"},
+        "wire, 1 % loss": {"loss": "1%"},
+    }
+    found: dict[str, list[float]] = {name: [] for name in kinds}
+    lost = ""
+    for round_ in range(rounds):
+        for name, what in kinds.items():
+            if not what:
+                found[name].append(bench.stream(seconds, plain=what is None))
+                continue
+            with bench.pair.link.impair(**what, seed=round_) as impaired:
+                found[name].append(bench.stream(seconds))
+                one = impaired.counts[1]
+            lost = f"{one.lost} of {one.packets}" if name == "wire, 0.1 % loss" else lost
+    table = Table(("one TCP stream", "Gbit/s", "p10", "p90", "of plain"))
+    base = percentile(found["a plain veth pair"], 0.5)
+    for name, values in found.items():
+        table.rows.append([name, *spread(values), percentile(values, 0.5) / base])
+    for name in ("wire, no fault", "wire, 0.1 % loss"):
+        section.targets.append(
+            Target(f"a plain veth pair's TCP ÷ that of a {name}", base / percentile(found[name], 0.5), 2.0)
+        )
+    section.parts += [
+        paragraph(
+            f"""One connection for {seconds:.0f} s, in turns, {rounds} rounds; congestion control as the machine has it
+            ({Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()}). Loss is per packet: {lost} in
+            the last round at 0.1 %."""
+        ),
+        table,
+    ]
+
+
+def _floods(bench: Bench, quick: bool, section: Section) -> None:
+    table = Table(("UDP, 64 bytes", "sent/s", "sent", "arrived", "no room in the wire"))
+    count = 100_000 if quick else 600_000
+    worst = 0
+    for rate in (200_000, 220_000):
+        with contextlib.suppress(Exception), bench.pair.link.impair(loss=0) as impaired:
+            arrived, sent, _, _ = bench.packets(count, rate)
+            counts = impaired.counts[1]
+            dropped = counts.overflow + counts.refused
+            table.rows.append([f"wire, {rate} asked for", sent, count, arrived, dropped])
+            worst = max(worst, dropped if rate == 200_000 else 0)
+    section.targets.append(Target("packets that nobody asked to lose, at 200,000 UDP packets/s", worst, 0))
+    section.targets.append(Target("200,000 ÷ packets/s that were sent", 200_000 / float(table.rows[-1][1]), 1.0))  # type: ignore[arg-type]
+    section.parts.append(table)
+
+
+def _latency(bench: Bench, quick: bool, section: Section) -> None:
+    table = Table(("one way, a packet each 300 us", "median us", "p99 us", "added us"))
+    count = 1000 if quick else 10_000
+    for name, where, limit in (("unpinned", None, 30.0), ("all on one processor", {0}, 10.0)):
+        everywhere = os.sched_getaffinity(0)
+        if where is not None:
+            os.sched_setaffinity(0, where)
+        try:
+            _, _, base, base99 = bench.packets(count, EVERY_300_US)
+            with bench.pair.link.impair(loss=0), _pinned(bench.pair.link, where):
+                _, _, median, p99 = bench.packets(count, EVERY_300_US)
+        finally:
+            os.sched_setaffinity(0, everywhere)
+        table.rows.append([f"our link, {name}", base, base99, ""])
+        table.rows.append([f"wire, {name}", median, p99, median - base])
+        section.targets.append(Target(f"added by a wire one way, {name}: median", median - base, limit, "us"))
+    section.parts.append(table)
+
+
+def _delays(bench: Bench, quick: bool, section: Section) -> None:
+    table = Table(("delay", "asked ms", "median ms", "p99 ms"))
+    count = 300 if quick else 3000
+    _, _, base, _ = bench.packets(count, 1000)
+    for precise, limit in ((False, 0.1), (True, 0.05)):
+        worst = 0.0
+        for asked in (1.0, 5.0, 20.0):
+            with bench.pair.link.impair(delay=asked / 1000, precise=precise):
+                _, _, median, p99 = bench.packets(count, 1000)
+            table.rows.append(["precise=True" if precise else "", asked, median / 1000, p99 / 1000])
+            worst = max(worst, abs((median - base) / 1000 - asked))
+        section.targets.append(
+            Target(f"delay{', precise' if precise else ''}: median off, less the link's own", worst, limit, "ms")
+        )
+    section.targets.append(Target("delay: p99 off", max(row[3] - row[1] for row in table.rows), 1.0, "ms"))  # type: ignore[operator]
+    section.parts.append(table)
+
+
+def _rates(bench: Bench, quick: bool, section: Section) -> None:
+    table = Table(("rate", "goodput", "of the ideal 0.956"))
+    off = 0.0
+    for text, rate in (("10mbit", 1e7), ("100mbit", 1e8), ("1gbit", 1e9)):
+        with bench.pair.link.impair(rate=text):
+            goodput = bench.stream(1.0 if quick else 5.0) * 1e9
+        share = goodput / rate / (1448 / 1514)
+        table.rows.append([text, goodput / rate, share])
+        off = max(off, abs(1 - share) * 100)
+    section.targets.append(Target("rate: goodput off the ideal", off, 2.0, "%"))
+    section.parts.append(table)
+
+
+def _numbers(pair: HostPair, count: int) -> list[int]:
+    with (
+        pair.b.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink,
+        pair.a.socket(socket.AF_INET, socket.SOCK_DGRAM) as source,
+    ):
+        sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        sink.bind((pair.b.ip, 0))
+        source.connect(sink.getsockname())
+        sink.settimeout(0.3)
+        found = []
+        # The first one alone: the kernel keeps few packets until a hardware address is known.
+        for start, end in itertools.pairwise((0, *range(1, count, 100), count)):
+            for number in range(start, end):
+                source.send(struct.pack("!I", number))
+            sink.settimeout(0.3 if end == count else 0.02)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    found.append(struct.unpack("!I", sink.recv(16))[0])
+    return found
+
+
+def _fates(network: Network, quick: bool, section: Section) -> None:
+    count = 2000 if quick else 20_000
+    outside, seen = 0, []
+    sigma = (count * 0.01 * 0.99) ** 0.5
+    with network.pair() as pair:
+        for seed in range(5):
+            with pair.link.impair(loss="1%", seed=seed) as impaired:
+                _numbers(pair, count)
+                outside += abs(impaired.counts[1].lost - count * 0.01) > 3 * sigma
+    for _ in range(2 if quick else 10):
+        with network.pair() as pair, pair.link.impair(loss="1%", seed=7):
+            seen.append(_numbers(pair, 2000))
+    section.targets.append(Target("seeds of 5 whose loss of 1 % is outside of 3 sigma", outside, 0))
+    section.targets.append(
+        Target("runs with a seed that differ from the first", sum(one != seen[0] for one in seen), 0)
+    )
+
+
+def _time(action: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = action()
+    return (time.perf_counter() - start) * 1000, result
+
+
+def _switching(bench: Bench, quick: bool, section: Section) -> None:
+    on, off, change = [], [], []
+    for _ in range(5 if quick else 30):
+        took, impaired = _time(lambda: bench.pair.link.impair(delay="1ms"))
+        on.append(took)
+        change.append(_time(lambda impaired=impaired: impaired.change(delay="2ms"))[0])  # type: ignore[misc]
+        off.append(_time(impaired.end)[0])
+    table = Table(("on a live link", "median ms", "p10", "p90"))
+    for name, values in (("impair()", on), ("change()", change), ("its end", off)):
+        table.rows.append([name, *spread(values)])
+    section.parts.append(table)
+
+
+def wire(*, quick: bool, **_: object) -> Section:
+    """Measure the wire."""
+    section = Section("wire", "The wire: impaired links")
+    program = _program()
+    with Network(basetemp=build_directory()) as network:
+        with network.pair() as pair:
+            bench = Bench(pair, program)
+            _streams(bench, 2 if quick else 12, section)
+            for part in (_floods, _latency, _delays, _rates, _switching):
+                part(bench, quick, section)
+        _fates(network, quick, section)
+    return section
