@@ -1,6 +1,6 @@
 # Each target does its own set-up, in .venv; the second time that takes less than a second.
 #
-#   make demo      builds, and shows two hosts, a cable, and a cut
+#   make demo      builds, and shows two hosts, a cable, and a cut; then two tiers of mirrors
 #   make test      the whole test suite; ARGS="-n 2 -k pair" are more arguments for pytest
 #   make lint      ruff and mypy
 #   make bench     the figures of docs/benchmarks.md
@@ -36,7 +36,7 @@ native: .venv/.test
 	@$(MAKE) --no-print-directory -s -C preload
 
 demo: build
-	$(PYTEST) --poor-container docs/examples/demo -v -p no:randomly $(ARGS)
+	$(PYTEST) --poor-container docs/examples/demo docs/examples/mirror -v -p no:randomly $(ARGS)
 
 test: build
 	$(PYTEST) $(ARGS)
