@@ -141,23 +141,28 @@ class Comparison:
                     self._both(path, now[0], now[0].lstat(path), [layer])
 
     def of_copy(self, since: int) -> Changes:
-        """Return the changes of a copy: inodes whose ctime is before ``since`` (nanoseconds) are as they were."""
+        """Return the changes of a copy: inodes whose ctime is before ``since`` (nanoseconds) are as they were.
+
+        That does not hold below a directory that may have been moved. To be moved changes its ctime (rename(2) on
+        Linux's file systems), but so do entries that come and go.
+        """
         copy = self.new.layers[0]
         self._found = {}
         if copy.lstat("").st_ctime_ns >= since and self._differs(copy, self.old.layers[0], ""):
             self._found["."] = METADATA
-        pending = [("", list(self.old.layers))]
+        pending = [("", list(self.old.layers), False)]
         while pending:
-            directory, below = pending.pop()
+            directory, below, moved = pending.pop()
             before = self.old.listing(directory, below) if below else {}
             names = set()
             for name, info in copy.entries(directory):
                 names.add(name)
                 path = join(directory, name)
                 old = before[name][1] if name in before else []
+                touched = moved or info.st_ctime_ns >= since
                 if stat.S_ISDIR(info.st_mode):
-                    pending.append((path, self._both(path, copy, info, old)))
-                elif info.st_ctime_ns >= since or not old:
+                    pending.append((path, self._both(path, copy, info, old), touched))
+                elif touched or not old:
                     self._both(path, copy, info, old)
             for name, (_, layers) in before.items():
                 if name not in names:

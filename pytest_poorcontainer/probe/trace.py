@@ -28,6 +28,7 @@ _EARLY = 0.004  # seconds until the window grows without an answer
 _ROUNDS = 2
 _UDP_PORT = 33434
 _UNSURE = 0.1  # seconds for a probe to the guessed distance, where what was to check that was not answered
+_TRIES = 3  # where another flow shows that the way goes on
 _STEPS = 8  # TTLs tried beyond the guessed distance
 
 
@@ -54,6 +55,7 @@ class Tracer:
         self._rounds = _ROUNDS + is_loaded()
         self._sent: set[int] = set()
         self._checks: list[Track] = []  # other flows with the TTL that is guessed to reach the end
+        self._least = 0  # the end is known to be at least so far
         self._asked_end = False  # whether the target was asked with just the TTL that reaches it
 
     @property
@@ -169,7 +171,7 @@ class Tracer:
             guess += 1  # a router said so: as a rule it lets probes that end with it expire, and so shows itself
         if exact is not None and exact <= max(guess, facts.furthest + 1):
             guess = exact
-        return max(guess, facts.furthest + 1)
+        return max(guess, facts.furthest + 1, self._least)
 
     def _complete(self) -> bool:
         """Whether every probe of the path is answered, also the one to the guessed distance, if there was one."""
@@ -215,21 +217,30 @@ class Tracer:
         for _ in range(_STEPS):
             distance = self._distance()
             last = facts.hops.get(distance - 1)
-            if facts.ended_at() is not None or not last or distance > self._limits.last:
+            if facts.ended_at() is not None or distance > self._limits.last or not (last or distance == self._least):
                 return
             further = any(distance in track.facts.hops for track in self._checks)
             unsure = bool(self._checks) and not self._checked()
-            even = distance_of(last[0].reply_ttl or 1) == distance - 1 and facts.guess() == distance
+            even = last and distance_of(last[0].reply_ttl or 1) == distance - 1 and facts.guess() == distance
             if even and not further and not unsure:
                 return  # the last hop is as far there as back, and the end is one further
-            before = len(facts.ends)
+            if not self._reach(distance, _TRIES if further else 1, _UNSURE if further or unsure else self._floor):
+                if not further:
+                    return
+                self._least = distance + 1  # this flow's errors from there are lost or limited: it goes on all the same
+
+    def _reach(self, distance: int, tries: int, patience: float) -> bool:
+        """Send to a distance until a hop or the end answers; return whether one did."""
+        ends = len(self._facts.ends)
+
+        def answered() -> bool:
+            return distance in self._facts.hops or len(self._facts.ends) > ends
+
+        for _ in range(tries):
             self._send([distance])
-            self._engine.settle(
-                lambda distance=distance, before=before: distance in facts.hops or len(facts.ends) > before,  # type: ignore[misc]
-                self._patience(_UNSURE if unsure else self._floor),
-            )
-            if distance not in facts.hops:
-                return
+            if self._engine.settle(answered, self._patience(patience)):
+                return True
+        return False
 
     def _again(self, missing: list[int]) -> None:
         """Repeat what is missing; one at a time where answers came whose marks were lost."""

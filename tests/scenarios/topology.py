@@ -25,7 +25,10 @@ echo 1 >/proc/sys/net/ipv6/fib_multipath_hash_policy
 UNLIMITED = """
 echo 0 >/proc/sys/net/ipv4/icmp_ratelimit
 echo 0 >/proc/sys/net/ipv6/icmp/ratelimit
+echo 0 >/proc/sys/net/ipv4/icmp_ratemask
+echo >/proc/sys/net/ipv6/icmp/ratemask
 """
+"""Both limits: the one for each receiver, and the one of a namespace (icmp_msgs_burst), which only the masks lift."""
 
 
 class Named:

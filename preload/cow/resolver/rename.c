@@ -286,12 +286,13 @@ static long link_once(struct cow_walk *a, struct cow_walk *b, int from_dirfd, co
 {
     struct source source = { a->link, 0 };
     long result = cow_walk_path(a, from_dirfd, from, flags & AT_SYMLINK_FOLLOW ? 0 : WALK_NOFOLLOW);
-    if (result == 0)
-        result = cow_walk_path(b, to_dirfd, to, WALK_NOFOLLOW);
     if (result < 0)
         return result;
-    if (a->kind == COW_ABSENT)
+    if (a->kind == COW_ABSENT) /* before anything that is wrong with the new name, as the kernel has it */
         return -ENOENT;
+    result = cow_walk_path(b, to_dirfd, to, WALK_NOFOLLOW);
+    if (result < 0)
+        return result;
     if (a->magic) { /* a file without a name, of O_TMPFILE: where it lies, only the kernel can tell */
         source = (struct source){ a->view, AT_SYMLINK_FOLLOW };
     } else if (!a->tree && !b->tree) {
