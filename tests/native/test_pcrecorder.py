@@ -156,10 +156,12 @@ def test_what_is_exported_is_what_is_read(pair, recorder, tmp_path):
     path = tmp_path / "x.pcapng"
     path.write_bytes(b"".join(blocks([Interface(index, "x", "") for index in plugs], [])) + recorder.export(plugs))
     with RawPcapNgReader(str(path)) as reader:
-        found = [(data, meta) for data, meta in reader if (meta.tshigh << 32) + meta.tslow <= wanted[-1].time]
-    assert [data for data, _ in found] == [frame.data for frame in wanted]
-    assert [(meta.tshigh << 32) + meta.tslow for _, meta in found] == [frame.time for frame in wanted]
-    assert [meta.wirelen for _, meta in found] == [frame.length for frame in wanted]
+        found = [(data, (meta.tshigh << 32) + meta.tslow, meta.wirelen) for data, meta in reader]
+    # Frames of the kernel's own, between the two, may have pushed the oldest ones of an interface out.
+    since = max([frame.time for frame in wanted if frame.interface == index][10] for index in plugs)
+    same = [(frame.data, frame.time, frame.length) for frame in wanted if frame.time >= since]
+    assert [one for one in found if since <= one[1] <= wanted[-1].time] == same
+    assert len(same) > 400
     assert recorder.export([4_000_000_000]) == b""
     assert b"a399" not in recorder.export(plugs, wanted[-1].time + 1)
 

@@ -167,12 +167,11 @@ def run(tree, inside, plain, saved, steps):
 def test_a_tree_behaves_as_a_copy(backend, tmp_path):
     """After any sequence, with snapshots and resets: what it shows, what has changed, what a commit makes."""
 
-    @settings(
-        max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None
-    )
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(st.lists(operation, max_size=14))
-    @example([("rmtree", "d/sub"), ("write", "d/sub", ""), ("link", "d/y", "d/sub/z")])  # the old name is looked up first
-    @example([("rename", "e", "d/y"), ("rename", "d", "e")])  # e/x is another file, whose ctime is that of the copy
+    # The old name is looked up first; and e/x is another file, whose ctime is that of the copy.
+    @example([("rmtree", "d/sub"), ("write", "d/sub", ""), ("link", "d/y", "d/sub/z")])
+    @example([("rename", "e", "d/y"), ("rename", "d", "e")])
     def check(steps):
         with tempfile.TemporaryDirectory(dir=tmp_path) as base:
             lower, plain, saved, upper = (Path(base, name) for name in ("lower", "plain", "saved", "upper"))
