@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from pytest_poorcontainer.errors import PoorContainerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
 
 __all__ = ["GROUP", "declare", "hookimpl", "hookspec", "load", "manager", "names"]
 
@@ -43,17 +45,27 @@ def manager() -> pluggy.PluginManager:
 
 
 def declare(specifications: str, plugins: Sequence[str]) -> pluggy.PluginManager:
-    """Add a module of hook specifications, and our own plugins (modules); each once. Return the manager."""
+    """Add a module of hook specifications, and our own plugins (modules); each once. Return the manager.
+
+    What was imported anew takes its old self's place: pytester forgets modules after each run of pytest in our process.
+    """
     with _guard:
         found = manager()
-        if not found.has_plugin(specifications):
+        known = found.get_plugin(specifications)
+        if known is None or known is not sys.modules.get(specifications):
             module = importlib.import_module(specifications)
-            found.add_hookspecs(module)
+            if known is None:
+                found.add_hookspecs(module)
             for name in plugins:
-                if not found.has_plugin(name):
-                    found.register(importlib.import_module(name), name)
-            found.register(module, specifications)  # last: the mark that all of it is done
+                _register(found, name, importlib.import_module(name))
+            _register(found, specifications, module)  # last: the mark that all of it is done
         return found
+
+
+def _register(found: pluggy.PluginManager, name: str, plugin: ModuleType) -> None:
+    if found.has_plugin(name):
+        found.unregister(name=name)
+    found.register(plugin, name)
 
 
 def load() -> None:

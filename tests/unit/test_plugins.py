@@ -116,3 +116,16 @@ def test_nothing_of_it_needs_pytest():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_modules_that_were_imported_anew_take_their_old_selves_place(tmp_path):
+    """What pytester forgets after a run in this process has classes of its own when it is there again."""
+    code = f"""
+import sys
+for _ in range(2):
+    from pytest_poorcontainer.rootfs import Rootfs, find
+    assert isinstance(find({str(tmp_path)!r}), Rootfs)
+    for name in [name for name in sys.modules if name.startswith("pytest_poorcontainer.rootfs")]:
+        del sys.modules[name]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
