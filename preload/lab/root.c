@@ -78,7 +78,7 @@ static int make_private(const struct template *template, const struct private_di
         return 0;
     case PRIVATE_READONLY:
         snprintf(from, sizeof from, "/proc/lower/%s", directory->name);
-        STEP("bind read-only", target, root_place(from, target));
+        STEP("bind read-only", target, root_place_tree(from, target)); /* the mounts below are why it is no overlay */
         return 0;
     }
     return 0;

@@ -269,6 +269,17 @@ static void unescape(char *text)
     *to = 0;
 }
 
+/* Whether a mount of the machine's is none of ours: what this user cannot get to, it does not see outside either; and
+   the containers of an engine come and go, and could not be removed while we hold what is mounted in them. */
+static int is_for_others(const char *path)
+{
+    static const char *const engines[] = { "/var/lib/docker/", "/var/lib/containers/", "/var/lib/containerd/", "/var/lib/kubelet/", "/var/lib/lxc/" };
+    for (size_t i = 0; i < sizeof engines / sizeof *engines; i++)
+        if (strncmp(path + OLD_LENGTH, engines[i], strlen(engines[i])) == 0)
+            return 1;
+    return access(path, F_OK) < 0 && errno == EACCES;
+}
+
 /* Overlay does not show what is mounted below its lower: such mounts are bound, read-only. */
 static int add_mounts_below(struct template *template, struct pc_failure *failure)
 {
@@ -289,7 +300,7 @@ static int add_mounts_below(struct template *template, struct pc_failure *failur
         if (below[first] == 0 || first >= sizeof name || strncmp(below, "etc/", 4) == 0)
             continue; /* an engine's /etc/hosts and resolv.conf are what we replace */
         snprintf(name, sizeof name, "%.*s", (int)first, below);
-        if (is_below_private(template, below, &ignored) && !is_one_of(name, own, sizeof own / sizeof *own))
+        if (is_below_private(template, below, &ignored) && !is_one_of(name, own, sizeof own / sizeof *own) && !is_for_others(path))
             result = add_bind(template, below - 1, 0, failure);
     }
     fclose(table);

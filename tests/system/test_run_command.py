@@ -194,3 +194,21 @@ def test_refused_namespaces_are_one_clear_line(shell):
     assert "seccomp filter refuses namespaces" in done.stderr
     assert "seccomp=unconfined" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+MOUNTED = """
+mount -t tmpfs s /srv && mkdir /srv/open /srv/open/m && mkdir -m 700 /srv/secret && mkdir /srv/secret/m
+mount -t tmpfs v /var && mkdir -p /var/lib/docker/m
+for place in /srv/open/m /srv/secret/m /var/lib/docker/m; do mount -t tmpfs m $place && touch $place/there; done
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount something on the machine for another user")
+def test_mounts_of_others_are_left_out(user):
+    """Those that the user cannot reach, and an engine's, which could not be removed while a lab holds them."""
+    python, directory, who = user
+    become = f"setpriv --reuid={who['user']} --regid={who['group']} --clear-groups" if who else ""
+    shell = Run(python, directory, {})
+    begin = ("unshare", "-m", "sh", "-ec", f'{MOUNTED}exec {become} "$@"', "sh")
+    done = shell.run("--", "ls", "/srv/open/m", "/var/lib/docker/m", before=begin)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "/srv/open/m:\nthere\n\n/var/lib/docker/m:\n", "")
