@@ -29,8 +29,8 @@ OUR_NAMES = re.compile(r"pclab.*|proc|old|root|lower|skel|c|o|try")
 """The directories that a lab makes, on a tmpfs in its own mount namespace: on the machine there may be none of them."""
 REAPING = 10.0
 """Seconds that the machine's init gets to reap a dead lab; some look for orphans only now and then."""
-FREEING = 0.5
-"""Seconds from that on until the kernel must have freed both."""
+FREEING, FREEING_LOADED = 0.5, 5.0
+"""Seconds from that on until the kernel must have freed both: by RCU and a work queue, which wait for a processor."""
 AT_EMPTY_PATH = 0x1000
 FD_NSFS_ROOT = -10003
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -127,14 +127,15 @@ class Traces:
         init has not yet reaped, holds its pid and user namespace for so long; that is waited for, since it is not in
         our hands.
         """
+        freeing = FREEING_LOADED if os.getloadavg()[0] > (os.cpu_count() or 1) else FREEING
         end = time.monotonic() + REAPING
-        grace = time.monotonic() + FREEING
+        grace = time.monotonic() + freeing
         while True:
             left = [name for name, handle in self._seen.values() if handle is not None and _still_there(handle)]
             if not all(name.startswith(("pid:", "user:")) for name in left):
                 return left
             if _waiting_for_init():
-                grace = time.monotonic() + FREEING
+                grace = time.monotonic() + freeing
             if not left or time.monotonic() > min(end, grace):
                 return left
             time.sleep(0.05)
