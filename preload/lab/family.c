@@ -8,10 +8,10 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "../common/numbered.h"
 #include "../common/sys.h"
 
 enum { FAMILY_MAX = 4096, STOPS_MAX = 200 };
@@ -39,31 +39,23 @@ static void add_children(const char *path)
         }
 }
 
-struct entry { /* getdents64(2): readdir(3) would allocate */
-    uint64_t inode;
-    int64_t offset;
-    unsigned short length;
-    unsigned char type;
-    char name[];
-};
+static int add_children_of_thread(int tasks, const char *name, void *what)
+{
+    char path[64];
+    (void)tasks;
+    snprintf(path, sizeof path, "/proc/%d/task/%.20s/children", (int)*(const pid_t *)what, name);
+    add_children(path);
+    return 0;
+}
 
 /* Each thread has children of its own. */
 static void add_children_of(pid_t pid)
 {
     char path[64];
-    _Alignas(struct entry) char buffer[2048];
     snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
     CLEANUP_FD int tasks = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (tasks < 0)
-        return;
-    for (long length; (length = syscall(SYS_getdents64, tasks, buffer, sizeof buffer)) > 0;)
-        for (long at = 0; at < length; at += ((struct entry *)(buffer + at))->length) {
-            const char *name = ((struct entry *)(buffer + at))->name;
-            if (name[0] < '0' || name[0] > '9')
-                continue;
-            snprintf(path, sizeof path, "/proc/%d/task/%.20s/children", (int)pid, name);
-            add_children(path);
-        }
+    if (tasks >= 0)
+        pc_each_number(tasks, add_children_of_thread, &pid);
 }
 
 /* Returns a number that is another one when the family is. */

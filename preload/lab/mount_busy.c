@@ -7,36 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "../common/numbered.h"
 #include "../common/sys.h"
 #include "mount_request.h"
 
-struct entry { /* getdents64(2) */
-    uint64_t inode;
-    int64_t offset;
-    unsigned short length;
-    unsigned char type;
-    char name[];
-};
-
 static char text[512];
-
-/* Calls `look` with each numeric name in a directory until it returns something. readdir(3)
-   would allocate. */
-static int walk(int directory, int (*look)(int directory, const char *name, void *what), void *what)
-{
-    _Alignas(struct entry) char buffer[2048];
-    for (long length; (length = syscall(SYS_getdents64, directory, buffer, sizeof buffer)) > 0;)
-        for (long at = 0; at < length; at += ((struct entry *)(buffer + at))->length) {
-            const char *name = ((struct entry *)(buffer + at))->name;
-            if (name[0] >= '0' && name[0] <= '9' && look(directory, name, what))
-                return 1;
-        }
-    return 0;
-}
 
 static void read_name(int proc, const char *pid, char *name, size_t size)
 {
@@ -93,7 +71,7 @@ static int writes(int proc, const char *pid, void *what)
     struct writer writer = { .mount = *(uint64_t *)what, .pid = pid, .proc = proc };
     snprintf(path, sizeof path, "%s/fdinfo", pid);
     CLEANUP_FD int directory = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return directory >= 0 && walk(directory, is_written, &writer);
+    return directory >= 0 && pc_each_number(directory, is_written, &writer);
 }
 
 /* -1: something else is mounted there. */
@@ -110,11 +88,11 @@ const char *mount_find_runner(const struct mounting *m, int file)
 {
     struct stat info;
     CLEANUP_FD int proc = open_proc(m);
-    return proc >= 0 && fstat(file, &info) == 0 && S_ISREG(info.st_mode) && walk(proc, runs, &info) ? text : NULL;
+    return proc >= 0 && fstat(file, &info) == 0 && S_ISREG(info.st_mode) && pc_each_number(proc, runs, &info) ? text : NULL;
 }
 
 const char *mount_find_writers(const struct mounting *m, uint64_t mount)
 {
     CLEANUP_FD int proc = open_proc(m);
-    return proc >= 0 && walk(proc, writes, &mount) ? text : NULL;
+    return proc >= 0 && pc_each_number(proc, writes, &mount) ? text : NULL;
 }
