@@ -79,13 +79,16 @@ def compile_programs(out: Path, *, checkout: bool) -> list[Path]:
     for entry in words["LIBRARIES"]:
         directories, name = entry.split(":")
         sources = sorted(source for directory in directories.split("+") for source in (HERE / directory).glob("*.c"))
+        flags = [*words["CFLAGS"], *(words["CHECKOUT"] if checkout else [])]
+        linking = [*words["LDFLAGS"], *words["LIBRARY"]]
         table = HERE / directories.split("+")[0]
         with tempfile.TemporaryDirectory(prefix="poor-container-build-") as scratch:
-            generator = [sys.executable, str(table / "generate.py"), str(table / "calls.table"), scratch]
-            subprocess.run(generator, check=True)
-            sources.append(Path(scratch) / "calls.c")
-            flags = [*words["CFLAGS"], *(words["CHECKOUT"] if checkout else []), f"-I{table}"]
-            linking = [*words["LDFLAGS"], *words["LIBRARY"], f"-Wl,--version-script={scratch}/exported.map"]
+            if (table / "generate.py").exists():
+                generator = [sys.executable, str(table / "generate.py"), str(table / "calls.table"), scratch]
+                subprocess.run(generator, check=True)
+                sources.append(Path(scratch) / "calls.c")
+                flags.append(f"-I{table}")
+                linking.append(f"-Wl,--version-script={scratch}/exported.map")
             made.append(_compile([*compiler, *flags, *map(str, sources), *linking], out / name))
     return made
 

@@ -17,7 +17,7 @@ def native_of_all():
     """Return a directory with the native programs that every user can reach."""
     with tempfile.TemporaryDirectory(prefix="poor-container-test-", dir="/tmp") as directory:
         Path(directory).chmod(0o755)
-        for program in ("pclab", "pcprobe", "pcwire", "pcrecorder", "pccow", "libpccow.so"):
+        for program in ("pclab", "pcprobe", "pcwire", "pcrecorder", "pccow", "libpccow.so", "libpcclock.so"):
             shutil.copy(native.program(program), directory)
         yield directory
 
