@@ -117,6 +117,7 @@ class _Worker:
         self._settings = b""
         self._decoders = {kind: codecs.getincrementaldecoder("utf-8")("replace") for kind in _OUTPUT}
         self._line: Socket | None = None
+        self._preload = anchor.agent.preload
         try:
             ours, theirs = socketpair(AF_UNIX, SOCK_STREAM)
         except OSError as error:
@@ -167,10 +168,15 @@ class _Worker:
             ) from error
 
     def lives(self) -> bool:
-        """Return whether it still waits for a request: what a function has left behind may have ended it meanwhile."""
+        """Return whether it still waits for a request: what a function has left behind may have ended it meanwhile.
+
+        One that was started before the container got a library for all its programs will not do any more.
+        """
         assert self._line is not None  # noqa: S101 - for the type checker
         number = self._line.fileno()
-        return all(fd == number and not event & select.POLLHUP for fd, event in self._poller.poll(0))
+        return self._preload == self._anchor.agent.preload and all(
+            fd == number and not event & select.POLLHUP for fd, event in self._poller.poll(0)
+        )
 
     def ask(self, settings: bytes, files: dict[str, str], body: bytes, what: str) -> Answer:
         """Let it call a function and wait for the end; print what it prints.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.container.settings import Rlimits
     from pytest_poorcontainer.container.sockets import SocketInfo
     from pytest_poorcontainer.container.streams import Target
+    from pytest_poorcontainer.container.wall_clock import WallClock
     from pytest_poorcontainer.container.window import Size
     from pytest_poorcontainer.cow import Tree
     from pytest_poorcontainer.lab.handle import Handle
@@ -43,6 +44,7 @@ Result = TypeVar("Result")
 
 _CENTURY = 100 * 365 * 86400.0  # seconds
 _first_service = threading.Lock()
+_first_wall_clock = threading.Lock()
 
 
 class Container(Files):
@@ -57,6 +59,7 @@ class Container(Files):
     _services: Services | None = None
     _mounts: Mounts | None = None
     _frozen: Frozen | None = None
+    _wall_clock: WallClock | None = None
 
     def __init__(
         self,
@@ -370,10 +373,10 @@ class Container(Files):
         """Let commands and services that are started in this block have clocks that are so far ahead, or behind.
 
         It is the monotonic clock and that since boot (time_namespaces(7)), by which programs measure timeouts; the time
-        of day is the machine's. What runs already, what is started afterwards and what is called (:meth:`call`) has the
-        machine's clocks. Blocks nest and do not add up. Raises :class:`UsageError` for what is no number; what is
-        started raises :class:`LabError` where the clock would be before the machine's start, or the kernel has no time
-        namespaces.
+        of day is :meth:`wall_clock`'s. What runs already, what is started afterwards and what is called (:meth:`call`)
+        has the machine's clocks. Blocks nest and do not add up. Raises :class:`UsageError` for what is no number; what
+        is started raises :class:`LabError` where the clock would be before the machine's start, or the kernel has no
+        time namespaces.
         """
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not abs(seconds) < _CENTURY:
             raise UsageError(f"clock_offset() takes a number of seconds, less than a century of them, not {seconds!r}")
@@ -384,12 +387,35 @@ class Container(Files):
         finally:
             self._handle.clock = before
 
+    def wall_clock(self) -> WallClock:
+        """Give what is started from now on a time of day of its own, and return what puts it forward and back.
+
+        ``with host.wall_clock().offset("+1h"):``. It is the machine's until then, and changes while programs run: for
+        services that are to see it jump, call this before they are started. It is a library (LD_PRELOAD) that shifts
+        what the C library tells, and the deadlines it is given, so that waits last as long as they were meant to.
+        It does not reach what ran before, static programs, Go's, those with privileges of their own (set-user-ID),
+        system calls without the C library, what is started with an empty environment, and the stamps of files and
+        frames. Monotonic clocks are :meth:`clock_offset`'s. The same object each time.
+
+        Raises :class:`LabError` where the root file system has no C library that loads it,
+        :class:`PoorContainerError` when the container is closed.
+        """
+        from pytest_poorcontainer.container.wall_clock import WallClock  # noqa: PLC0415 - few tests need it
+
+        self._handle.check()
+        with _first_wall_clock:
+            if self._wall_clock is None:
+                self._wall_clock = WallClock(self._handle)
+            return self._wall_clock
+
     def close(self) -> None:
         """End the container with all that runs in it; return when every process is dead. Idempotent."""
         try:
             self._handle.close()
         finally:
             self._close_files()
+            if self._wall_clock is not None:
+                self._wall_clock.close()
             if self._services is not None:
                 self._services.closed()
 

@@ -104,8 +104,8 @@ class Process:
         self._extra = passed(pass_fds)
         term = _TERM if self._tty else b""
         wanted = terminal or self._tty
-        clock = handle.clock
-        body = pack_request(words, env, cwd, user, terminal=wanted, term=term, numbers=self._extra, clock=clock)
+        more: dict[str, Any] = {"numbers": self._extra, "clock": handle.clock, "preload": handle.agent.preload}
+        body = pack_request(words, env, cwd, user, terminal=wanted, term=term, **more)
         if self._tty and not stdin is stdout is stderr is None:
             raise ValueError("stdin, stdout and stderr arguments may not be used with tty.")
         handle.check()

@@ -63,12 +63,14 @@ def pack_request(
     term: bytes = b"",
     numbers: Collection[int] = (),
     clock: int = 0,
+    preload: bytes = b"",
 ) -> bytes:
     """Return the fields of an EXEC.
 
     ``env`` is added to PATH, LANG, HOME and TMPDIR; a value of None removes the name. With ``terminal`` the command's
     stdin becomes its controlling terminal; ``term`` is that one's kind (environ(7)). ``numbers`` are those of the
-    descriptors behind the three streams. ``clock`` is how far the command's clocks are ahead, in ns.
+    descriptors behind the three streams. ``clock`` is how far the command's clocks are ahead, in ns. ``preload`` is a
+    library that comes before those of its LD_PRELOAD.
     """
     fields: list[tuple[int, int | str | bytes]] = [(Field.ARG, word) for word in words]
     if cwd is not None:
@@ -80,8 +82,13 @@ def pack_request(
     if clock:
         fields.append((Field.VALUE, _CLOCK.pack(clock)))
     fields += [(Field.FD_NUMBER, number) for number in numbers]
-    if not env and not term:
+    if not env and not term and not preload:
         return protocol.pack(fields) + _BASE_FIELDS
+    return protocol.pack(fields) + _environment(env, term, preload)
+
+
+def _environment(env: Environment | None, term: bytes, preload: bytes) -> bytes:
+    """Return the fields of all variables."""
     merged = dict(_BASE)
     if term:
         merged[b"TERM"] = term
@@ -93,8 +100,10 @@ def pack_request(
             merged.pop(name, None)
         else:
             merged[name] = _checked(os.fsencode(value))
-    fields += [(Field.ENV, name + b"=" + value) for name, value in merged.items()]
-    return protocol.pack(fields)
+    if preload:
+        others = merged.get(b"LD_PRELOAD")
+        merged[b"LD_PRELOAD"] = preload + b":" + others if others else preload
+    return protocol.pack((Field.ENV, name + b"=" + value) for name, value in merged.items())
 
 
 def search_path(env: Environment | None) -> str:

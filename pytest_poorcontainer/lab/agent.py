@@ -30,7 +30,10 @@ def shown(name: str, path: bytes) -> str:
 
 
 class Agent:
-    """Talks to one container's agent. Safe to use from several threads at once."""
+    """Talks to one container's agent. Safe to use from several threads at once.
+
+    ``preload`` is a library that every command to come is to load first (ld.so(8), LD_PRELOAD), b"" for none.
+    """
 
     def __init__(self, fd: int, name: str) -> None:
         """Take over the descriptor of the agent's socket; ``name`` is the container's, for messages."""
@@ -40,6 +43,7 @@ class Agent:
         protocol.limit_waits(self._socket, _PATIENCE)
         self._lock = threading.Lock()
         self._next = 1
+        self.preload = b""
 
     def execute(self, body: bytes, fds: Sequence[int], what: str) -> int:
         """Ask for a command to be started; return the request's number.
