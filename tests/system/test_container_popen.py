@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from descriptors import descriptor_count
 
 from pytest_poorcontainer import Container, LabDied, PoorContainerError, Process, machine
 
@@ -24,11 +25,6 @@ def box():
     """Return a container of the test's own."""
     with Container("box") as container:
         yield container
-
-
-def descriptors():
-    """Return how many descriptors this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def alive(pid):
@@ -261,10 +257,10 @@ def test_a_killed_init_is_told(box):
 def test_a_dropped_process_runs_on(box):
     """Nobody needs to hold the object: the command goes on, and no warning or descriptor is left."""
     gc.collect()
-    before = descriptors()
+    before = descriptor_count()
     pid = box.popen(["sleep", "100"], stdin=PIPE, stdout=PIPE, stderr=PIPE).pid
     gc.collect()
-    assert descriptors() == before
+    assert descriptor_count() == before
     assert alive(pid)
 
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from descriptors import descriptors
 
 from pytest_poorcontainer import Container, LabError, PoorContainerError, UsageError, machine
 
@@ -26,11 +27,6 @@ def box():
     """Return one container for all the tests here: none of them changes it."""
     with Container("box") as container:
         yield container
-
-
-def descriptors():
-    """Return the numbers of this process's open descriptors."""
-    return sorted(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
 
 
 def running(token):

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from descriptors import descriptor_count
 
 from pytest_poorcontainer import Container, PoorContainerError, machine
 from pytest_poorcontainer.container import keep, runtime_dir
@@ -37,11 +38,6 @@ def three():
     """Return two containers of one name and one of another."""
     with Container("a") as first, Container("a") as second, Container("b") as third:
         yield first, second, third
-
-
-def descriptors():
-    """Return how many we have open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def names():
@@ -123,11 +119,11 @@ def test_more_containers_than_go_into_a_message(place):
         many = [stack.enter_context(Container("x")) for _ in range(70)]
         assert len(publish(many)) == 70
         assert len(names()) == 70
-        before = descriptors()
+        before = descriptor_count()
         for _ in range(10):
             publish(many[:2])
             publish(many)
-        assert descriptors() == before
+        assert descriptor_count() == before
         assert names() == list(publish(many).values())
         assert len(list(place.iterdir())) == 1
 

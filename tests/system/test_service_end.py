@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from descriptors import descriptor_count
 from programs import processes
 
 from pytest_poorcontainer import Container, Network, NotReady, ServiceDied, UsageError, eventually, machine
@@ -24,11 +25,6 @@ def box():
     """Return a container of the test's own."""
     with Container("box") as container:
         yield container
-
-
-def descriptors():
-    """Return how many descriptors this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_stop(box):
@@ -162,8 +158,8 @@ def test_two_hundred_services(box):
     for number in range(200):
         service = box.start(["sh", "-c", f"echo number {number}; exec sleep 1000"], ready=re.compile(r"number \d+\n"))
         service.stop()
-        before = before or descriptors()
-    assert descriptors() <= before
+        before = before or descriptor_count()
+    assert descriptor_count() <= before
     assert processes(box) == []
     assert [service.log for service in box.services[1:]] == [f"number {number}\n" for number in range(200)]
 
@@ -171,7 +167,7 @@ def test_two_hundred_services(box):
 def test_two_hundred_services_at_once():
     """Two hundred services that live at one time end with their container, and give back what they held."""
     Container("warm").close()  # the lab is there
-    before = descriptors()
+    before = descriptor_count()
     with Container("box") as box:
         services = [box.start(LONG) for _ in range(200)]
         assert len(processes(box)) == 200
@@ -179,7 +175,7 @@ def test_two_hundred_services_at_once():
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert {service.state for service in services} == {"stopped"}
     del services, box
-    assert descriptors() <= before
+    assert descriptor_count() <= before
 
 
 def test_container_that_nobody_refers_to():

@@ -3,9 +3,9 @@
 import os
 import re
 import select
-from pathlib import Path
 
 import pytest
+from descriptors import descriptor_count
 
 from pytest_poorcontainer.container.log import KEPT, Archive, Log, LogText, safe_tail
 from pytest_poorcontainer.container.log_file import open_unnamed, watching
@@ -25,11 +25,6 @@ def log(archive):
     log = Log(archive)
     log.begin()
     return log
-
-
-def descriptors():
-    """Return how many descriptors this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def blocks(log):
@@ -112,11 +107,11 @@ def test_runs_follow_each_other(log):
 def test_ended_runs_share_one_descriptor(archive):
     """A hundred logs that are put away cost one descriptor, and each keeps its text."""
     logs = [Log(archive) for _ in range(100)]
-    before = descriptors()
+    before = descriptor_count()
     for number, log in enumerate(logs):
         os.write(log.begin(), f"log {number}\n".encode())
         log.finish()
-    assert descriptors() == before + 1
+    assert descriptor_count() == before + 1
     assert [log.text() for log in logs] == [f"log {number}\n" for number in range(100)]
 
 

@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from descriptors import descriptor_count, descriptors
 
 from pytest_poorcontainer.errors import LabError
 from pytest_poorcontainer.lab import forks, protocol
@@ -55,11 +56,6 @@ def line():
     yield ours, theirs
     ours.close()
     theirs.close()
-
-
-def descriptors():
-    """Return the numbers of this process's open descriptors."""
-    return sorted(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
 
 
 @contextlib.contextmanager
@@ -170,10 +166,10 @@ def test_what_was_said_before_the_end_is_heard(line):
 def test_peek_leaves_the_message(line):
     """peek() tells what a message says and leaves it, with its descriptors, for receive()."""
     ours, theirs = line
-    before = len(descriptors())
+    before = descriptor_count()
     protocol.send(ours, Op.OK, protocol.pack([(Field.ID, 4)]), [0, 1])
     assert protocol.numbers(protocol.peek(theirs), Field.ID) == [4]
-    assert len(descriptors()) == before
+    assert descriptor_count() == before
     assert len(protocol.receive(theirs).fds) == 2
 
 

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from archives import archive, directory, entry, hardlink, symlink
+from descriptors import descriptor_count
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -37,7 +38,7 @@ def kinds(names, targets):
 @contextlib.contextmanager
 def place():
     """Make a directory to unpack into, with neighbours; remove all of it, and look that no descriptor is left."""
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptor_count()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as outside:
         for name in ("secret", "a", "b", "c"):
             Path(outside, name).mkdir()
@@ -45,7 +46,7 @@ def place():
         Path(outside, "root").mkdir()
         yield Path(outside)
         subprocess.run(["chmod", "-R", "u+rwx", outside], check=True)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert descriptor_count() == before
 
 
 def unpack(outside, content):

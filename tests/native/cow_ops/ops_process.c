@@ -69,7 +69,21 @@ OP(vfork_chdir)
     put(open("made", O_CREAT | O_WRONLY, 0644), "in top");
     cat("made"), cat("dir/made");
 }
-OP(posix_spawn) { pid_t pid; R(posix_spawn(&pid, "/bin/sh", NULL, NULL, SHELL_WRITES, NOTHING)); waitpid(pid, NULL, 0); cat("a.txt"); R(posix_spawnp(&pid, "sh", NULL, NULL, SHELL_WRITES, environ)); waitpid(pid, NULL, 0); R(posix_spawn(&pid, "no", NULL, NULL, SHELL_WRITES, environ)); }
+/* What it prints comes before what is said of the call. */
+static int ended(int error, const pid_t *pid)
+{
+    if (error == 0)
+        waitpid(*pid, NULL, 0);
+    return error;
+}
+OP(posix_spawn)
+{
+    pid_t pid;
+    R(ended(posix_spawn(&pid, "/bin/sh", NULL, NULL, SHELL_WRITES, NOTHING), &pid));
+    cat("a.txt");
+    R(ended(posix_spawnp(&pid, "sh", NULL, NULL, SHELL_WRITES, environ), &pid));
+    R(posix_spawn(&pid, "no", NULL, NULL, SHELL_WRITES, environ));
+}
 OP(spawn_file_action)
 {
     pid_t pid;
