@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_poorcontainer.container.service_tree import children_of, descendants, state_of
 from pytest_poorcontainer.errors import LabError
+from pytest_poorcontainer.lab import forks
 from pytest_poorcontainer.lab.events import note
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Frozen:
         if pid not in self._stopped:
             with contextlib.suppress(ProcessLookupError):
                 self._stopped[pid] = os.pidfd_open(pid)
+                forks.guard(self._stopped[pid])
         fd = self._stopped.get(pid)
         if fd is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -78,6 +80,7 @@ class Frozen:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(fd, signal.SIGCONT)
             finally:
+                forks.expose(fd)
                 os.close(fd)
         note(f"{self.what}: thawed")
 
@@ -94,6 +97,7 @@ class Frozen:
     def __del__(self) -> None:
         """Close the descriptors; whoever forgets it leaves the processes as they are."""
         for fd in getattr(self, "_stopped", {}).values():
+            forks.expose(fd)
             os.close(fd)
 
 

@@ -20,7 +20,7 @@ from dataclasses import fields as fields_of
 from typing import TYPE_CHECKING, Final
 
 from pytest_poorcontainer.errors import LabError, PoorContainerError
-from pytest_poorcontainer.lab import protocol
+from pytest_poorcontainer.lab import forks, protocol
 from pytest_poorcontainer.lab.protocol import Field, Op
 from pytest_poorcontainer.network.medium import Counts
 
@@ -117,6 +117,9 @@ class WireCarrier:
             raise
         finally:
             theirs.close()
+        # A forked child's copy of the pidfd would keep the lab's namespaces, once all in them is dead.
+        for fd in (self._pidfd, self._socket.fileno()):
+            forks.guard(fd)
         self._closed = False
         _alive.add(self)
         protocol.limit_waits(self._socket, _PATIENCE)
@@ -214,15 +217,19 @@ class WireCarrier:
             _alive.discard(self)
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            os.close(self._pidfd)
-            self._socket.close()
+            self._release()
 
     def __del__(self) -> None:
         """Let go of a wire that nobody refers to any more: it ends with its link, which may be kept."""
         if not getattr(self, "_closed", True):
             self._closed = True
-            os.close(self._pidfd)
-            self._socket.close()
+            self._release()
+
+    def _release(self) -> None:
+        for fd in (self._pidfd, self._socket.fileno()):
+            forks.expose(fd)
+        os.close(self._pidfd)
+        self._socket.close()
 
     def _counts(self, answer: Message) -> tuple[Counts, Counts]:
         first, second = (

@@ -179,6 +179,11 @@ def test_a_forked_child_has_no_line_to_the_lab():
         box = Container()
         lab = Lab.current()
         process = box.popen(["sleep", "100"])
+        from pytest_poorcontainer import Network
+        pair = Network().pair()
+        pair.link.impair(delay="1ms")
+        pair.a.popen(["sleep", "100"])
+        pair.a.freeze()
         child = os.fork()
         if child == 0:
             targets = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.exists()]
