@@ -37,7 +37,7 @@ int pc_open_tree(int dirfd, const char *path, unsigned flags)
 
 int pc_move_mount(int from_fd, int to_dirfd, const char *to_path)
 {
-    return (int)syscall(SYS_move_mount, from_fd, "", to_dirfd, to_path, MOVE_MOUNT_F_EMPTY_PATH);
+    return (int)syscall(SYS_move_mount, from_fd, "", to_dirfd, to_path, MOVE_MOUNT_F_EMPTY_PATH | (*to_path ? 0 : MOVE_MOUNT_T_EMPTY_PATH));
 }
 
 int pc_mount_setattr(int dirfd, const char *path, unsigned flags, uint64_t set, uint64_t clear)

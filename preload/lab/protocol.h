@@ -46,7 +46,7 @@ enum pc_op {
     PC_KEPT_ENTER = 24, /* ID -> its agent's socket */
     PC_KEPT_END = 25,   /* ID, any number of them; none: all */
     /* to the lab again */
-    PC_ROOTFS = 26,     /* PATH of a directory, or none: an empty one, to be filled; SOURCE, TARGET.. -> ROOTFS, the empty one's fd */
+    PC_ROOTFS = 26,     /* PATH of a directory, or none: an empty one, to be filled; SOURCE, TARGET.., FLAGS, fd: the stage that PATH is on -> ROOTFS, the empty one's fd */
     PC_ROOTFS_END = 27, /* ROOTFS */
     PC_LIMIT = 28,      /* ID, NAME; fds: directories: the control group NAME in each goes with it */
     PC_FABRIC = 29,     /* FAMILY, TYPE, PROTOCOL -> one fd, of the fabric's network */
@@ -94,7 +94,7 @@ enum pc_mount {
     PC_MOUNT_LOOK = 4, PC_MOUNT_CHANGE = 5, PC_MOUNT_RESIZE = 6, PC_MOUNT_FILL = 7, PC_MOUNT_UNMOUNT = 8,
 };
 enum pc_mount_flag {
-    PC_FLAG_READONLY = 1, PC_FLAG_NOEXEC = 2, PC_FLAG_CLEAR = 4, PC_FLAG_RECURSIVE = 8, PC_FLAG_INODES = 16,
+    PC_FLAG_READONLY = 1, PC_FLAG_NOEXEC = 2, PC_FLAG_CLEAR = 4, PC_FLAG_RECURSIVE = 8, PC_FLAG_INODES = 16, PC_FLAG_ITSELF = 32,
 };
 enum pc_file { PC_FILE_OPEN = 0, PC_FILE_DIRECTORY = 1, PC_FILE_LINK = 2 };
 

@@ -26,7 +26,8 @@ struct request {
     const char *path; /* NULL: an empty tree */
     const char *sources[LATE_BINDS_MAX], *targets[LATE_BINDS_MAX];
     int bind_count;
-    uint32_t readonly;
+    uint32_t flags;
+    int stage; /* on which `path` is (cow.h), or -1: on the machine */
 };
 
 /* What the child that builds tells the lab, in memory that both share. */
@@ -52,7 +53,7 @@ static int parse(struct pc_in *in, struct request *request, struct pc_failure *f
         if (cursor.field.type == PC_F_PATH)
             request->path = value;
         else if (cursor.field.type == PC_F_FLAGS)
-            request->readonly = pc_u32(&cursor, value);
+            request->flags = pc_u32(&cursor, value);
         else if (cursor.field.type == PC_F_SOURCE && request->bind_count < LATE_BINDS_MAX)
             request->sources[request->bind_count++] = value;
         else if (cursor.field.type == PC_F_TARGET && targets < request->bind_count)
@@ -68,17 +69,18 @@ static int parse(struct pc_in *in, struct request *request, struct pc_failure *f
     return targets == request->bind_count ? 0 : pc_fail_as(failure, "understand the request for", "a root file system", EPROTO, NULL);
 }
 
-/* Clones a tree of the machine's mounts, for somebody else's eyes. */
-static int open_machine(const char *path, struct pc_failure *failure)
+/* Clones a tree of the mounts that we are among, for somebody else's eyes. */
+static int open_mounts(const char *path, int writable, struct pc_failure *failure)
 {
     struct stat info;
+    const uint64_t attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (writable ? 0 : MOUNT_ATTR_RDONLY);
     CLEANUP_FD int tree = pc_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
     if (tree < 0)
         return pc_fail_as(failure, "open", path, errno, errno == EINVAL ? "what is mounted below it cannot be shown without it" : NULL);
     if (fstat(tree, &info) < 0 || !S_ISDIR(info.st_mode))
         return pc_fail_as(failure, "open", path, ENOTDIR, NULL);
-    if (pc_mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_RDONLY, 0) < 0)
-        return pc_fail(failure, "make read-only", path);
+    if (pc_mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, attributes, 0) < 0)
+        return pc_fail(failure, "set the attributes of", path);
     return dup(tree);
 }
 
@@ -89,18 +91,30 @@ static int place(int tree, const char *to, struct pc_failure *failure)
     return close(tree);
 }
 
+/* Opens what is to be the root, and leaves us among the machine's mounts. */
+static int open_root(const struct request *request, struct pc_failure *failure)
+{
+    const int writable = request->flags & PC_FLAG_ITSELF;
+    if (request->stage < 0)
+        return open_mounts(request->path, writable, failure);
+    if (setns(request->stage, CLONE_NEWNS) < 0)
+        return pc_fail(failure, "enter", "the stage of copy-on-write trees");
+    int tree = open_mounts(request->path, writable, failure);
+    return tree < 0 || machine_enter(failure) < 0 ? -1 : tree;
+}
+
 static int build_template(struct template *template, const struct request *request, struct pc_failure *failure)
 {
     int tree = -1, binds[LATE_BINDS_MAX];
     char to[32];
     if (machine_enter(failure) < 0)
         return -1;
+    if (request->path && (tree = open_root(request, failure)) < 0)
+        return -1;
     if (unshare(CLONE_NEWNS) < 0)
         return pc_fail(failure, "make a mount namespace for", "a root file system");
-    if (request->path && (tree = open_machine(request->path, failure)) < 0)
-        return -1;
     for (int i = 0; i < request->bind_count; i++)
-        if ((binds[i] = open_machine(request->sources[i], failure)) < 0)
+        if ((binds[i] = open_mounts(request->sources[i], 0, failure)) < 0)
             return -1;
     if (template_begin(failure) < 0)
         return -1;
@@ -117,7 +131,7 @@ static int build_template(struct template *template, const struct request *reque
         snprintf(template->late[i].path, PATH_SIZE, "%s", request->targets[i] + 1);
     }
     template->late_count = request->bind_count;
-    if (!template_overlay_works(template, TREE))
+    if (!template->itself && !template_overlay_works(template, TREE))
         return pc_fail_as(failure, "mount overlay on", request->path ? request->path : "a tmpfs", errno,
             template->rootless ? "in a user namespace this needs Linux 5.11 or newer, and nothing may be mounted below the directory" : "its file system cannot be the lower of an overlay");
     return template_end(failure);
@@ -179,7 +193,8 @@ static int make(const struct lab_options *options, const struct request *request
     if (outcome == MAP_FAILED)
         return pc_fail(failure, "get memory for", "a root file system");
     outcome->template.tree = 1;
-    outcome->template.readonly = request->readonly != 0;
+    outcome->template.readonly = (request->flags & PC_FLAG_READONLY) != 0;
+    outcome->template.itself = (request->flags & PC_FLAG_ITSELF) != 0;
     outcome->template.rootless = options->rootless;
     outcome->template.overlay_options = options->rootless ? ",userxattr" : "";
     int result = build_in_child(request, outcome, fds, failure);
@@ -195,7 +210,7 @@ static int make(const struct lab_options *options, const struct request *request
 
 void rootfs_serve(const struct lab_options *options, struct pc_in *in)
 {
-    struct request request = { .path = NULL };
+    struct request request = { .stage = in->fd_count == 1 ? in->fds[0] : -1 };
     struct pc_failure failure = { 0 };
     struct pc_out out;
     CLEANUP_FD int tree = -1;

@@ -54,6 +54,7 @@ struct template {
     int rootless;
     int tree;     /* it is for containers whose root is an overlay over /proc/lower/root (tree.c) */
     int readonly; /* and nobody may change that */
+    int itself;   /* their root is that tree itself: what they change is changed for all who see it */
     const struct run_directory *run_directories;
     int run_directory_count;
 };

@@ -1,7 +1,8 @@
 /* The root of a container that has another tree than the machine's.
 
    It is an overlay over all of that tree, so everything in it can be changed, and so the places
-   for what the kernel shows can be made, whatever the tree has. It becomes the root by covering
+   for what the kernel shows can be made, whatever the tree has. (Or it is the tree itself, a
+   copy-on-write tree of pytest's: then they are made in it where they are missing.) It becomes the root by covering
    the template's, as the root of an initramfs is covered: nothing has to be unmounted, which
    costs more than all the rest, and no ".." leads below it, since looking up a root always ends
    at what covers it (path_resolution(7), fs/namei.c choose_mountpoint). */
@@ -20,14 +21,20 @@
 #define UPPER "/proc/c/root"
 #define TREE "/proc/o"
 
-/* In the upper they are directories, whatever the tree has under these names. */
-static int make_places(struct steps *steps)
+/* In an upper they are directories, whatever the tree has under these names; in the tree itself
+   they have to be directories already, or not there. */
+static int make_places(const char *base, struct steps *steps)
 {
     static const char *const places[] = { "dev", "etc", "proc", "run", "sys", "tmp" };
     char path[64];
+    struct stat info;
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        snprintf(path, sizeof path, UPPER "/%s", places[i]);
-        STEP("make the place of", path + sizeof UPPER - 1, mkdir(path, 0755));
+        snprintf(path, sizeof path, "%s/%s", base, places[i]);
+        const char *const name = path + strlen(base);
+        STEP("make the place of", name, mkdir(path, 0755) < 0 && errno != EEXIST ? -1 : 0);
+        STEP("look at", name, lstat(path, &info));
+        if (!S_ISDIR(info.st_mode))
+            return pc_fail_as(steps->failure, "make the place of", name, ENOTDIR, "the tree has something else there: remove that, or ask with readonly=True");
     }
     return 0;
 }
@@ -90,12 +97,75 @@ static int open_binds(const struct template *template, int *trees, struct steps 
     return 0;
 }
 
+/* /etc's names of this container, each a mount of a file. -1: it has the tree's. */
+enum { NAMES = 3 };
+static const char *const names[NAMES] = { "hosts", "hostname", "resolv.conf" };
+
+static int open_names(int *files, struct steps *steps)
+{
+    char from[32];
+    for (int i = 0; i < NAMES; i++) {
+        snprintf(from, sizeof from, "/proc/c/etc/%s", names[i]);
+        files[i] = pc_open_tree(AT_FDCWD, from, OPEN_TREE_CLONE);
+        if (files[i] < 0 && errno != ENOENT)
+            return pc_fail(steps->failure, "open", from + 7);
+    }
+    return 0;
+}
+
+/* What the tree has there, made when it is missing. A link (resolv.conf is often one into /run) leads
+   to where the new root has it. */
+static int open_place(const char *path)
+{
+    char target[PATH_SIZE], whole[PATH_SIZE + 8];
+    int place = open(path, O_PATH | O_CLOEXEC);
+    if (place >= 0 || errno != ENOENT)
+        return place;
+    ssize_t length = readlink(path, target, sizeof target - 1);
+    if (length > 0) {
+        target[length] = 0;
+        snprintf(whole, sizeof whole, "%s%s", *target == '/' ? "" : "/etc/", target);
+        *strrchr(whole, '/') = 0;
+        if (make_path(whole + (*whole == '/')) < 0)
+            return -1;
+    }
+    return open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+}
+
+/* Over the tree's, so that it does not come to have them. */
+static int place_names(const int *files, struct steps *steps)
+{
+    char path[32];
+    for (int i = 0; i < NAMES; i++) {
+        if (files[i] < 0)
+            continue;
+        snprintf(path, sizeof path, "/etc/%s", names[i]);
+        CLEANUP_FD int place = open_place(path);
+        STEP("make the place of", path, place);
+        STEP("bind", path, pc_move_mount(files[i], place, ""));
+    }
+    return 0;
+}
+
+static int build_itself(const struct template *template, const struct container_spec *spec, int *files, struct steps *steps)
+{
+    if (root_make_storage(template, steps) < 0)
+        return -1;
+    STEP("make", "a directory of names", mkdir("/proc/c/etc", 0755));
+    if (root_write_names("/proc/c/etc", spec, steps) < 0 || open_names(files, steps) < 0)
+        return -1;
+    STEP("show", "/", root_place("/proc/lower/root", TREE));
+    if (make_places(TREE, steps) < 0 || bring_along(spec, steps) < 0 || cover_root(steps) < 0)
+        return -1;
+    return place_names(files, steps) < 0 || root_mount_views(template, spec, steps) < 0 ? -1 : 0;
+}
+
 static int build(const struct template *template, const struct container_spec *spec, int *trees, struct steps *steps)
 {
     if (open_binds(template, trees, steps) < 0 || root_make_storage(template, steps) < 0 || root_make_upper("root", 1, steps) < 0)
         return -1;
     STEP("set the mode of", "/", chmod(UPPER, 0755));
-    if (make_places(steps) < 0 || root_write_names(UPPER "/etc", spec, steps) < 0)
+    if (make_places(UPPER, steps) < 0 || root_write_names(UPPER "/etc", spec, steps) < 0)
         return -1;
     if (root_mount_overlay("/proc/lower/root", "root", TREE, template->overlay_options, steps) < 0)
         return -1;
@@ -112,9 +182,9 @@ int tree_build(const struct template *template, const struct container_spec *spe
 {
     int trees[LATE_BINDS_MAX];
     memset(trees, 0xff, sizeof trees);
-    int result = build(template, spec, trees, steps);
+    int result = template->itself ? build_itself(template, spec, trees, steps) : build(template, spec, trees, steps);
     const int saved = errno;
-    for (int i = 0; i < template->late_count; i++)
+    for (int i = 0; i < LATE_BINDS_MAX; i++)
         pc_cleanup_fd(&trees[i]);
     errno = saved;
     return result;

@@ -81,7 +81,8 @@ class Container(Files):
         /etc/hosts (default: localhost and its own name, with "host" after the machine's).
 
         ``rootfs`` is what it sees as ``/`` (docs/rootfs.md): "host" (default), a directory, a tarball, a list of
-        programs. It may change all of it, for itself alone, or with ``readonly`` only /tmp, /run and /dev/shm.
+        programs. It may change all of it, for itself alone, or with ``readonly`` only /tmp, /run and /dev/shm. What it
+        changes of a copy-on-write tree (``cow_dir``), that tree has.
 
         ``memory`` (bytes, or like "64M"), ``pids`` (how many processes) and ``cpu`` (how many processors, 0.5 is half
         of one) are limits of all that runs in it (docs/limits.md). ``capabilities`` are those that it keeps, of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pytest_poorcontainer.errors import UsageError
 from pytest_poorcontainer.lab.protocol import Network
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from pytest_poorcontainer.container.limits import Limits
+    from pytest_poorcontainer.cow import Tree
     from pytest_poorcontainer.lab import Lab
     from pytest_poorcontainer.lab.handle import Handle
     from pytest_poorcontainer.rootfs import Rootfs, Source
@@ -96,6 +97,9 @@ class Settings:
         try:
             for handle in handles:
                 handle.rootfs = self.description
+            if self.rootfs is not None:
+                self.rootfs.created(handles)
+            for handle in handles:
                 if self.limits is not None:
                     self.limits.apply(handle)
         except BaseException:
@@ -109,6 +113,10 @@ def _rootfs(source: Source | None, *, readonly: bool) -> Rootfs | None:
         if readonly:
             raise UsageError("readonly=True is for rootfs=: the machine's own / is read-only as it is")
         return None
+    if getattr(source, "is_tree", False):
+        from pytest_poorcontainer.container.tree_root import TreeRoot  # noqa: PLC0415 - few tests need it
+
+        return TreeRoot(cast("Tree", source), readonly=readonly)
     from pytest_poorcontainer.rootfs import find  # noqa: PLC0415 - few tests need it
 
     return find(source, readonly=readonly)

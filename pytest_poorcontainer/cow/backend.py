@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from dataclasses import dataclass
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, ClassVar
 from pytest_poorcontainer.cow.changes import Changes, Comparison
 from pytest_poorcontainer.cow.copying import remove_directory
 from pytest_poorcontainer.cow.layer import Layer
+from pytest_poorcontainer.cow.roots import Roots
 from pytest_poorcontainer.cow.upper import INDEX, UPPER, WORK, Upper
-from pytest_poorcontainer.errors import PoorContainerError, Unavailable
+from pytest_poorcontainer.errors import PoorContainerError, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_poorcontainer.cow.view import View
+    from pytest_poorcontainer.lab import Lab
     from pytest_poorcontainer.lab.handle import Handle
 
 __all__ = ["Backend", "Layered", "Lower", "Request"]
@@ -101,6 +104,20 @@ class Backend:
     def attach(self, handle: Handle, target: str | bytes) -> None:
         """Let a container see the tree. Raises :class:`LabError`."""
         raise NotImplementedError
+
+    @functools.cached_property
+    def roots(self) -> Roots:
+        """What labs have of it as a root of containers."""
+        return Roots()
+
+    def root(self, lab: Lab, *, readonly: bool) -> int:  # noqa: ARG002 - for those that can
+        """Return a lab's number of the tree as a root of containers: itself, or read-only below an overlay.
+
+        Raises :class:`UsageError` where there can be none, :class:`LabError`.
+        """
+        raise UsageError(
+            f"a tree of the backend {self.name} cannot be the root of a container: take backend='overlay' or 'copy'"
+        )
 
     def changes(self) -> Changes:
         """Return what is different from the lower."""

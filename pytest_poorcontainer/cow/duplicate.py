@@ -22,6 +22,7 @@ from pytest_poorcontainer.lab.protocol import Field, Mount, Op
 
 if TYPE_CHECKING:
     from pytest_poorcontainer.cow.backend import Request
+    from pytest_poorcontainer.lab import Lab
     from pytest_poorcontainer.lab.handle import Handle
 
 __all__ = ["Copy", "Reflink"]
@@ -110,6 +111,10 @@ class Copy(Backend):
     def path(self) -> str:
         """Return the path of the copy."""
         return self._target
+
+    def root(self, lab: Lab, *, readonly: bool) -> int:
+        """Return the lab's number of the copy. Raises :class:`LabError`."""
+        return self.roots.number(lab, self._target, -1, readonly=readonly)
 
     def attach(self, handle: Handle, target: str | bytes) -> None:
         """Bind the copy in a container. Raises :class:`LabError`."""
@@ -245,6 +250,7 @@ class Copy(Backend):
 
     def close(self) -> None:
         """Remove the copy, unless it is in a store that was given. Idempotent."""
+        self.roots.give_up()
         for layer in (getattr(self, "_layer", None), self._saves):
             if layer is not None:
                 layer.close()

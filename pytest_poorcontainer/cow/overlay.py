@@ -175,6 +175,13 @@ class Overlay(Layered):
             raise PoorContainerError("the tree is closed: it cannot be used any more")
         return self._root
 
+    def root(self, lab: Lab, *, readonly: bool) -> int:
+        """Return the lab's number of the tree. Raises :class:`LabError`."""
+        self._check_alive()
+        if lab is not self._lab:
+            raise PoorContainerError("the tree belongs to another lab than the container: make both in one")
+        return self.roots.number(lab, f"/proc/{self._number}/merged", self._stage.fd, readonly=readonly)
+
     def attach(self, handle: Handle, target: str | bytes) -> None:
         """Mount the tree in a container. Raises :class:`LabError`."""
         if handle.lab is not self._lab:
@@ -192,6 +199,7 @@ class Overlay(Layered):
     def apart(self) -> Iterator[None]:
         """Unmount the tree everywhere and mount it again: the kernel must not see its layers change."""
         self._check_alive()
+        self.roots.give_up()
         attached, self._attached = self._attached, []
         attached = [each for each in attached if (handle := each[0]()) is not None and not handle.closed]
         for reference, target, mount in attached:
@@ -236,6 +244,7 @@ class Overlay(Layered):
 
     def close(self) -> None:
         """Unmount it; what is on its tmpfs is gone when the last program has let go. Idempotent."""
+        self.roots.give_up()
         root, self._root = self._root, None
         if root is not None:
             root.close()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from pytest_poorcontainer.cow.roots import Roots
+    from pytest_poorcontainer.lab import Lab
     from pytest_poorcontainer.lab.handle import Handle
 
     Name = str | os.PathLike[str]
@@ -49,6 +51,9 @@ class Tree(Readable):
     ``backend`` is the name of how it works here, ``reason`` why it is this one, ``trust`` what that protects from;
     ``place`` is the original's path, where commands of the tree see it.
     """
+
+    is_tree = True
+    """For who wants to know without importing this."""
 
     def __init__(
         self,
@@ -218,6 +223,16 @@ class Tree(Readable):
         self._check()
         self._backend.attach(handle, os.fspath(target))
 
+    def root(self, lab: Lab, *, readonly: bool) -> int:
+        """Return a lab's number of the tree as a root; ``Container(rootfs=tree)`` asks for it."""
+        self._check()
+        return self._backend.root(lab, readonly=readonly)
+
+    @property
+    def roots(self) -> Roots:
+        """Which containers have it as their root."""
+        return self._backend.roots
+
     # What has changed.
 
     def diff(self) -> Changes:
@@ -279,6 +294,7 @@ class Tree(Readable):
         for a tree on a tree, OSError.
         """
         self._check()
+        self._check_idle("commit")
         if not self._plain:
             raise UsageError(
                 "commit: the tree stands on another tree, which must not change; export_oci or copy it instead"
@@ -308,6 +324,7 @@ class Tree(Readable):
     def freeze(self) -> None:
         """Let nobody change the tree from now on; trees that stand on it need that."""
         self._check()
+        self._check_idle("freeze")
         self._backend.freeze()
         self.frozen = True
 
@@ -384,6 +401,16 @@ class Tree(Readable):
         self._check()
         if self.frozen:
             raise UsageError(f"{what}: other trees stand on this one, so it must not change")
+        self._check_idle(what)
+
+    def _check_idle(self, what: str) -> None:
+        """Raise :class:`UsageError` if the tree is the root of a container, which has mounts all over it."""
+        names = self._backend.roots.users()
+        if names:
+            raise UsageError(
+                f"{what}: the tree is the root of container {', '.join(names)}, and cannot be taken from under it: "
+                "close that before; diff, snapshot and export_oci work meanwhile"
+            )
 
     def close(self) -> None:
         """Give the tree up, and its changes with it unless they are in an ``upper``. Idempotent."""

@@ -18,7 +18,7 @@ from pytest_poorcontainer.lab import forks, protocol
 from pytest_poorcontainer.lab.handle import Handle
 from pytest_poorcontainer.lab.launch import launch
 from pytest_poorcontainer.lab.order import Order
-from pytest_poorcontainer.lab.protocol import Field, Keep, Message, Op
+from pytest_poorcontainer.lab.protocol import Field, Keep, Message, MountFlag, Op
 from pytest_poorcontainer.lab.spec import Spec, creation
 
 if TYPE_CHECKING:
@@ -231,21 +231,22 @@ class Lab:
             os.close(fd)
 
     def add_rootfs(
-        self, path: Text | None, binds: Iterable[tuple[Text, Text]] = (), *, readonly: bool = False
+        self, path: Text | None, binds: Iterable[tuple[Text, Text]] = (), *, readonly: bool = False, tree: int = -2
     ) -> tuple[int, int]:
         """Let containers have another root than the machine's; return its number, and a descriptor or -1.
 
-        ``path`` is a directory of the machine that each of them gets a copy-on-write view of; without one it is a
-        directory that lives and dies with the lab, and the descriptor is of it: fill it before the first container.
-        ``binds`` are directories of the machine and where they are seen, read-only. With ``readonly`` nothing can be
-        changed but what is each container's own (/tmp, /run, /dev/shm). Raises :class:`LabError`.
+        ``path`` is a directory of the machine that each of them gets a copy-on-write view of; without one it is one
+        that dies with the lab, and the descriptor is of it: fill it first. ``binds`` are what is shown of the machine,
+        read-only, and where. With ``readonly`` nothing can be changed but /tmp, /run and /dev/shm. ``tree`` says that
+        ``path`` is a tree, and unless ``readonly`` the root itself: its stage, or -1. Raises :class:`LabError`.
         """
-        fields: list[tuple[int, int | str | bytes]] = [(Field.FLAGS, int(readonly))]
+        fields: list[tuple[int, int | str | bytes]] = [(Field.FLAGS, int(readonly) or MountFlag.ITSELF * (tree >= -1))]
         if path is not None:
             fields.append((Field.PATH, os.fsencode(path)))
         for source, target in binds:
             fields += [(Field.SOURCE, os.fsencode(source)), (Field.TARGET, os.fsencode(target))]
-        answer = self.ask(Op.ROOTFS, fields, f"make a root file system{f' of {os.fsdecode(path)}' if path else ''}")
+        what = f"make a root file system{f' of {os.fsdecode(path)}' if path else ''}"
+        answer = self.ask(Op.ROOTFS, fields, what, [tree] if tree >= 0 else ())
         return answer.number(Field.ROOTFS), answer.fds.pop() if answer.fds else -1
 
     def drop_rootfs(self, number: int) -> None:

@@ -205,6 +205,7 @@ class MountFlag(IntEnum):
     CLEAR = 4
     RECURSIVE = 8
     INODES = 16
+    ITSELF = 32
 
 
 GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})  # what a socket says when nobody is there

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pytest_poorcontainer.lab import Lab
+    from pytest_poorcontainer.lab.handle import Handle
 
 __all__ = ["Rootfs", "Source"]
 
@@ -82,6 +83,9 @@ class Rootfs:
         :meth:`fill` and :meth:`Lab.add_rootfs` raise.
         """
         return holdings.of(lab).number(self)
+
+    def created(self, handles: Sequence[Handle]) -> None:
+        """Learn which containers were made on it."""
 
     def as_readonly(self) -> Self:
         """Return the same with ``readonly``."""

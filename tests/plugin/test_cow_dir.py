@@ -58,6 +58,46 @@ def test_a_directory_that_a_test_may_ruin(pytester, run, app):
     run("--poor-container").assert_outcomes(passed=3)
 
 
+def test_a_root_that_a_test_may_ruin(pytester, run):
+    """rootfs= of the factories takes a tree, on each backend with a path; for one without the error says what does."""
+    pytester.makepyfile(
+        """
+        import shutil, subprocess
+        import pytest
+        from pytest_poorcontainer import UsageError
+
+        @pytest.fixture
+        def image(tmp_path):
+            for name in ("dev", "etc", "proc", "run", "sys", "tmp", "bin"):
+                (tmp_path / "image" / name).mkdir(parents=True)
+            for name in ("hosts", "hostname", "resolv.conf"):
+                (tmp_path / "image/etc" / name).touch()
+            program = shutil.which("sh")
+            loaded = subprocess.run(["ldd", program], capture_output=True, text=True).stdout.split()
+            for path in (program, *(word for word in loaded if word.startswith("/"))):
+                place = tmp_path / "image" / path[1:]
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, place)
+            return tmp_path / "image"
+
+        @pytest.mark.parametrize("backend", ["auto", "copy"])
+        def test_it(cow_dir, chroot_env_factory, netns_factory, image, backend):
+            tree = cow_dir(image, backend=backend)
+            with chroot_env_factory(rootfs=tree) as env:
+                env.run(["sh", "-c", "echo x > /etc/new"], check=True)
+            with netns_factory(rootfs=tree) as (first, second):
+                first.run(["sh", "-c", "echo y > /more"], check=True)
+                assert second.read("/more") == "y\\n"
+            assert tree.diff() == {"etc/new": "added", "more": "added"}
+
+        def test_preload(cow_dir, chroot_env_factory, image):
+            with pytest.raises(UsageError, match="backend='overlay' or 'copy'"):
+                chroot_env_factory(rootfs=cow_dir(image, backend="preload"))
+        """,
+    )
+    run("--poor-container").assert_outcomes(passed=3)
+
+
 def test_a_failed_test_shows_what_has_changed(pytester, run, app):
     """The report has the lines that differ, for each open tree, with its backend."""
     pytester.makepyfile(
