@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.container.window import Size
     from pytest_poorcontainer.cow import Tree
     from pytest_poorcontainer.lab.handle import Handle
-    from pytest_poorcontainer.mounts import Mounts
+    from pytest_poorcontainer.mounts import Mounts, Undo
     from pytest_poorcontainer.rootfs import Source
 
 __all__ = ["Container"]
@@ -142,16 +142,16 @@ class Container(Files):
             self._mounts = Mounts(self._handle, self)
         return self._mounts
 
-    def mount(self, kind: str | Tree, target: Text, **options: Any) -> None:
+    def mount(self, kind: str | Tree, target: Text, **options: Any) -> Undo:
         """Mount something: ``mount("tmpfs", "/data", size="1M")`` is ``mounts.tmpfs("/data", size="1M")``.
 
-        A copy-on-write tree (``cow_dir``, ``prepared``) is mounted as such: ``mount(tree, "/srv/app")``. Raises
-        :class:`UsageError` for a kind that there is not, and what that method of :class:`Mounts` raises.
+        A copy-on-write tree (``cow_dir``, ``prepared``) is mounted as such: ``mount(tree, "/srv/app")``. The value
+        takes it back, as a context manager at the block's end. Raises :class:`UsageError` for a kind that there is
+        not, and what that method of :class:`Mounts` raises.
         """
-        if not isinstance(kind, str):
-            kind.attach(self._handle, target)
-            return
-        self.mounts.mount(kind, target, **options)
+        if isinstance(kind, str):
+            return self.mounts.mount(kind, target, **options)
+        return self.mounts.tree(kind, target, **options)
 
     @property
     def pid(self) -> int:

@@ -19,6 +19,7 @@ from pytest_poorcontainer.errors import PoorContainerError, Unavailable, UsageEr
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from pytest_poorcontainer.cow.attached import Attached
     from pytest_poorcontainer.cow.view import View
     from pytest_poorcontainer.lab import Lab
     from pytest_poorcontainer.lab.handle import Handle
@@ -101,7 +102,7 @@ class Backend:
         """Return what programs were refused, "CALL PATH: REASON" each."""
         return []
 
-    def attach(self, handle: Handle, target: str | bytes) -> None:
+    def attach(self, handle: Handle, target: str | bytes) -> Attached:
         """Let a container see the tree. Raises :class:`LabError`."""
         raise NotImplementedError
 

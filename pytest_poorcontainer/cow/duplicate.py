@@ -10,6 +10,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from pytest_poorcontainer.cow import overlayfs
+from pytest_poorcontainer.cow.attached import Attached
 from pytest_poorcontainer.cow.backend import Backend, Lower, missing
 from pytest_poorcontainer.cow.changes import ADDED, DELETED, METADATA, Changes, Comparison
 from pytest_poorcontainer.cow.copying import Copier, remove, remove_directory
@@ -18,7 +19,6 @@ from pytest_poorcontainer.cow.tripwire import now_on
 from pytest_poorcontainer.cow.upper import UPPER
 from pytest_poorcontainer.cow.view import View
 from pytest_poorcontainer.errors import UsageError
-from pytest_poorcontainer.lab.protocol import Field, Mount, Op
 
 if TYPE_CHECKING:
     from pytest_poorcontainer.cow.backend import Request
@@ -116,15 +116,9 @@ class Copy(Backend):
         """Return the lab's number of the copy. Raises :class:`LabError`."""
         return self.roots.number(lab, self._target, -1, readonly=readonly)
 
-    def attach(self, handle: Handle, target: str | bytes) -> None:
+    def attach(self, handle: Handle, target: str | bytes) -> Attached:
         """Bind the copy in a container. Raises :class:`LabError`."""
-        fields: list[tuple[int, int | str | bytes]] = [
-            (Field.ID, handle.id),
-            (Field.KIND, Mount.BIND),
-            (Field.SOURCE, self._target),
-            (Field.TARGET, target),
-        ]
-        handle.lab.ask(Op.MOUNT, fields, "mount a tree")
+        return Attached(handle, target, self._target)
 
     def changes(self) -> Changes:
         """Return what is different from the lower."""

@@ -12,13 +12,14 @@ import time
 import weakref
 from typing import TYPE_CHECKING, ClassVar
 
+from pytest_poorcontainer.cow.attached import Attached
 from pytest_poorcontainer.cow.backend import Layered, Lower, missing
 from pytest_poorcontainer.cow.layer import Layer, join
 from pytest_poorcontainer.cow.upper import UPPER
 from pytest_poorcontainer.cow.view import View
 from pytest_poorcontainer.errors import LabError, PoorContainerError
 from pytest_poorcontainer.lab import Lab
-from pytest_poorcontainer.lab.protocol import Field, Mount, MountFlag, Op
+from pytest_poorcontainer.lab.protocol import Field, MountFlag, Op
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,7 +85,7 @@ class Overlay(Layered):
     def __init__(self, request: Request) -> None:
         """Mount it. Raises :class:`Unavailable` where the kernel refuses, or would do wrong by the owners of files."""
         self._root: Layer | None = None
-        self._attached: list[tuple[weakref.ref[Handle], str | bytes, int]] = []
+        self._attached: list[Attached] = []
         self._request = request
         self._frozen = False
         try:
@@ -182,46 +183,30 @@ class Overlay(Layered):
             raise PoorContainerError("the tree belongs to another lab than the container: make both in one")
         return self.roots.number(lab, f"/proc/{self._number}/merged", self._stage.fd, readonly=readonly)
 
-    def attach(self, handle: Handle, target: str | bytes) -> None:
+    def attach(self, handle: Handle, target: str | bytes) -> Attached:
         """Mount the tree in a container. Raises :class:`LabError`."""
         if handle.lab is not self._lab:
             raise PoorContainerError(f"container {handle.name} and the tree belong to two labs: make both in one")
-        fields: list[tuple[int, int | str | bytes]] = [
-            (Field.ID, handle.id),
-            (Field.KIND, Mount.BIND),
-            (Field.SOURCE, f"/proc/{self._number}/merged"),
-            (Field.TARGET, target),
-        ]
-        answer = self._lab.ask(Op.MOUNT, fields, "mount a tree", [self._stage.fd])
-        self._attached.append((weakref.ref(handle), target, answer.numbers(Field.VALUE)[0]))
+        attached = Attached(handle, target, f"/proc/{self._number}/merged", (self._stage.fd,))
+        self._attached = [*(each for each in self._attached if each.live), attached]
+        return attached
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[None]:
         """Unmount the tree everywhere and mount it again: the kernel must not see its layers change."""
         self._check_alive()
         self.roots.give_up()
-        attached, self._attached = self._attached, []
-        attached = [each for each in attached if (handle := each[0]()) is not None and not handle.closed]
-        for reference, target, mount in attached:
-            handle = reference()
-            if handle is not None:
-                fields = (
-                    (Field.ID, handle.id),
-                    (Field.KIND, Mount.UNMOUNT),
-                    (Field.TARGET, target),
-                    (Field.VALUE, mount),
-                )
-                self._lab.ask(Op.MOUNT, fields, "unmount a tree")
+        attached = [each for each in self._attached if each.live]
+        for each in attached:
+            each.unmount()
         self._show(os.open(os.devnull, os.O_PATH | os.O_CLOEXEC))
         try:
             yield
         finally:
             self._upper.renew()
             self._mount()
-            for reference, target, _ in attached:
-                handle = reference()
-                if handle is not None:
-                    self.attach(handle, target)
+            for each in attached:
+                each.mount()
 
     def _check_alive(self) -> None:
         if not self._lab.alive():

@@ -21,6 +21,7 @@ from pytest_poorcontainer.errors import PoorContainerError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pytest_poorcontainer.cow.attached import Attached
     from pytest_poorcontainer.cow.backend import Request
     from pytest_poorcontainer.lab.handle import Handle
 
@@ -168,7 +169,7 @@ class Preload(Layered):
         """Raise TypeError that names the other ways."""
         raise TypeError(_NO_PATH.format(place=self._place))
 
-    def attach(self, handle: Handle, target: str | bytes) -> None:
+    def attach(self, handle: Handle, target: str | bytes) -> Attached:
         """Raise :class:`UsageError`: there is nothing to mount."""
         raise UsageError(
             f"container {handle.name} cannot mount a tree of the backend preload on {os.fsdecode(target)}: "

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from pytest_poorcontainer.cow.attached import Attached
     from pytest_poorcontainer.cow.roots import Roots
     from pytest_poorcontainer.lab import Lab
     from pytest_poorcontainer.lab.handle import Handle
@@ -218,10 +219,10 @@ class Tree(Readable):
             where = self.place
         return environment({"POOR_CONTAINER_TREE": where, **self._backend.env()})
 
-    def attach(self, handle: Handle, target: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
+    def attach(self, handle: Handle, target: str | bytes) -> Attached:
         """Let a container see the tree at a path of its own; ``container.mount(tree, target)`` does that."""
         self._check()
-        self._backend.attach(handle, os.fspath(target))
+        return self._backend.attach(handle, target)
 
     def root(self, lab: Lab, *, readonly: bool) -> int:
         """Return a lab's number of the tree as a root; ``Container(rootfs=tree)`` asks for it."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.errors import LabError
 from pytest_poorcontainer.lab import forks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_poorcontainer.lab.protocol import Mount
     from pytest_poorcontainer.mounts.requests import Requests, Target
 
@@ -19,20 +21,33 @@ __all__ = ["Made", "MadeList"]
 class Made:
     """A mount that was asked for.
 
-    ``number`` is the kernel's, ``upper`` a descriptor of the tmpfs that an overlay writes to, else -1. ``gone`` says
-    that it was unmounted.
+    ``upper`` is a descriptor of the tmpfs that an overlay writes to, else -1; ``tree`` is what has mounted a tree, else
+    None. ``gone`` says that it was unmounted.
     """
 
-    __slots__ = ("gone", "number", "target", "upper")
+    __slots__ = ("_number", "gone", "target", "tree", "upper")
 
-    def __init__(self, target: Target, number: int, upper: int = -1) -> None:
+    def __init__(self, target: Target, number: int, upper: int = -1, tree: Any = None) -> None:
         """Note what the lab has made; the descriptor is ours from now on."""
         self.target = target
-        self.number = number
+        self._number = number
         self.upper = upper
+        self.tree = tree
         self.gone = False
         if upper >= 0:
             forks.guard(upper)
+
+    @property
+    def number(self) -> int:
+        """The kernel's number of it; a tree is mounted anew when it is reset."""
+        return self._number if self.tree is None else int(self.tree.number)
+
+    @number.setter
+    def number(self, number: int) -> None:
+        if self.tree is None:
+            self._number = number
+        else:
+            self.tree.number = number
 
     def covers(self, other: Made) -> bool:
         """Return whether a mount that was made before this one is out of sight since."""
@@ -92,12 +107,23 @@ class MadeList:
             self._made.append(made)
             return made
 
+    def adopt(self, target: Target, attach: Callable[[], Any]) -> Made:
+        """Note a tree that ``attach`` mounts, and returns what has ``number`` and ``remove()``."""
+        with self.lock:
+            made = Made(target, 0, tree=attach())
+            self._find_again()
+            self._made.append(made)
+            return made
+
     def detach(self, made: Made) -> None:
         """Unmount it, and with it what was mounted on it later. Raises :class:`LabError`."""
         with self.lock:
             if made.gone:
                 return
-            self._requests.detach(made.target, made.number)
+            if made.tree is None:
+                self._requests.detach(made.target, made.number)
+            else:
+                made.tree.remove()
             later = self._made[self._made.index(made) + 1 :]
             for one in (made, *(one for one in later if made.covers(one))):
                 self._made.remove(one)

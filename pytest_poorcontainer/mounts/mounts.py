@@ -113,6 +113,15 @@ class Mounts(Faults):
         """Mount pseudo-terminals of their own, as a root directory inside the container wants them (pts(4))."""
         return self._attach("devpts", target)
 
+    def tree(self, tree: Any, target: Path) -> Undo:
+        """Let a copy-on-write tree be seen (``cow_dir``, ``prepared``); several containers may see one.
+
+        ``container.mount(tree, target)`` is the same. When the tree is reset, or restored, it is mounted anew.
+        """
+        place = located(target, "target")
+        made = self._made.adopt(place, lambda: tree.attach(self._handle, place))
+        return Undo(f"tree on {self._shown(place)}", lambda: self._detach(made))
+
     def mount(self, kind: str, target: Path, **options: Any) -> Undo:
         """Mount by the name of the kind: ``mount("tmpfs", "/data", size="1M")`` is ``tmpfs("/data", size="1M")``."""
         kinds.check(kind, {"target": target, **options})

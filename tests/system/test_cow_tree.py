@@ -287,6 +287,33 @@ def test_containers_see_a_tree_where_they_want(tree, backend):
         assert told.stdout == CONTENT["VERSION"]
 
 
+def test_a_tree_is_unmounted_again(tree, backend):
+    """At the end of a block, or by unmount(); a reset in between mounts it anew, and one afterwards does not."""
+    if backend == "preload":
+        pytest.skip("a container has the tree mounted, which takes a backend with a path")
+    with Container("c") as container:
+        with container.mount(tree, "/srv/app") as mount:
+            container.run(["sh", "-c", "echo changed > /srv/app/VERSION"], check=True)
+            tree.reset()
+            assert container.read("/srv/app/VERSION") == CONTENT["VERSION"]
+            assert [entry.target for entry in container.mounts.table() if entry.ours] == ["/srv/app"]
+            assert not mount.done
+        assert mount.done
+        mount.undo()
+        tree.reset()
+        assert not container.exists("/srv/app/VERSION")
+        assert not any(entry.ours for entry in container.mounts.table())
+        again = container.mount(tree, "/srv/app")
+        container.mounts.unmount("/srv/app")
+        assert not container.exists("/srv/app/VERSION")
+        again.undo()
+        last = container.mount(tree, "/srv/app")
+        with pytest.raises(UsageError, match="absolute"):
+            container.mount(tree, "srv")
+    last.undo()  # gone with its container
+    tree.reset()
+
+
 def test_changes_that_stay(make, source, tmp_path, backend):
     """With upper= another tree of the same original goes on where the first has ended; another original may not."""
     upper = tmp_path / "changes"
