@@ -7,6 +7,7 @@
 
    IDS     goes to the supervisor, which notes that ids change now, and lets it through; only where root runs the command
    PRCTL, SETNS, LIMIT   as one argument says: our own question; into a mount namespace; our mark of a scope (scope.h)
+   SENDTO  goes to the supervisor when it has an address; a message without one passes
    IOCTL   as PATH for those that change an inode by a descriptor that was opened for reading
 
    Calls above NET_LAST are newer than this table, and ABSENT as well: a table that ages must not let calls through. */
@@ -51,7 +52,8 @@ enum {
     X(__NR_listxattr, "listxattr", PATH) X(__NR_llistxattr, "llistxattr", PATH) \
     X(__NR_removexattr, "removexattr", PATH) X(__NR_lremovexattr, "lremovexattr", PATH) \
     X(__NR_fremovexattr, "fremovexattr", PATH) X(__NR_inotify_add_watch, "inotify_add_watch", PATH) \
-    X(__NR_bind, "bind", PATH) X(__NR_connect, "connect", PATH) \
+    X(__NR_bind, "bind", PATH) X(__NR_connect, "connect", PATH) X(__NR_sendto, "sendto", SENDTO) \
+    X(__NR_sendmsg, "sendmsg", PATH) X(__NR_sendmmsg, "sendmmsg", PATH) \
     X(__NR_execve, "execve", PATH) X(__NR_execveat, "execveat", PATH) \
     X(__NR_ioctl, "ioctl", IOCTL) X(__NR_prctl, "prctl", PRCTL) X(__NR_setns, "setns", SETNS) X(__NR_prlimit64, "prlimit64", LIMIT) \
     X(__NR_chroot, "chroot", REFUSE) X(__NR_pivot_root, "pivot_root", REFUSE) X(__NR_mount, "mount", REFUSE) \

@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../common/cow_cookie.h"
 #include "filter.h"
 #include "pccow.h"
 
@@ -27,7 +29,9 @@ static void tell(int line, int error, int listener)
         control->cmsg_len = CMSG_LEN(sizeof(int));
         memcpy(CMSG_DATA(control), &listener, sizeof listener);
     }
-    if (sendmsg(line, &message, MSG_NOSIGNAL) < 0)
+    /* The filter is above us already, and nobody serves it yet. */
+    const long cookie = pccow_cookie(SYS_sendmsg, line, (long)&message);
+    if (syscall(SYS_sendmsg, (long)line, &message, (long)MSG_NOSIGNAL, 0L, 0L, cookie) < 0)
         _exit(125); /* the supervisor is gone */
 }
 

@@ -38,7 +38,7 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the halves of an argu
 
 #define ARG(number, half) (uint32_t)(offsetof(struct seccomp_data, args) + 8 * (number) + (half))
 enum { LOW = 0, HIGH = 4, PROGRAM_MAX = 512, INTERVALS_MAX = NET_LAST + 1 };
-enum kind { ALLOW, PATH, REFUSE, ABSENT, IDS, PRCTL, SETNS, LIMIT, IOCTL };
+enum kind { ALLOW, PATH, REFUSE, ABSENT, IDS, PRCTL, SETNS, LIMIT, IOCTL, SENDTO };
 
 static struct sock_filter program[PROGRAM_MAX];
 static unsigned length;
@@ -136,6 +136,13 @@ static void emit_leaf(enum kind kind)
         load(ARG(0, LOW));
         emit(BPF_JMP | BPF_JEQ | BPF_K, RLIMIT_LOCKS, 0, 1);
         give(SECCOMP_RET_ERRNO | EPERM);
+        break;
+    case SENDTO: /* its sixth argument is in use: there is no cookie */
+        load(ARG(4, LOW));
+        emit(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 2);
+        load(ARG(4, HIGH));
+        emit(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, 0);
+        give(SECCOMP_RET_USER_NOTIF);
         break;
     case IOCTL:
         emit_ioctl();

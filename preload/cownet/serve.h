@@ -27,12 +27,14 @@ extern handler serve_truncate, serve_chmod, serve_fchmod, serve_fchmodat, serve_
 extern handler serve_utime, serve_utimes, serve_futimesat, serve_utimensat;
 extern handler serve_setxattr, serve_lsetxattr, serve_fsetxattr, serve_getxattr, serve_lgetxattr, serve_listxattr, serve_llistxattr;
 extern handler serve_removexattr, serve_lremovexattr, serve_fremovexattr;
-extern handler serve_inotify_add_watch, serve_bind, serve_connect, serve_chdir, serve_execve, serve_execveat, serve_prctl, serve_ids, serve_ioctl;
+extern handler serve_inotify_add_watch, serve_bind, serve_connect, serve_sendto, serve_sendmsg, serve_sendmmsg, serve_chdir, serve_execve, serve_execveat, serve_prctl, serve_ids, serve_ioctl;
 
 /* Writes "CALL PATH: REASON" to the log; path may be NULL. */
 void serve_log(const struct caller *caller, const char *path, const char *reason);
 /* The same, and returns -error. */
 long serve_refuse(const struct caller *caller, const char *path, int error, const char *reason);
+/* Lets the kernel do the call as it stands. Only where nothing was decided by what the caller's memory said. */
+long serve_let_through(const struct caller *caller);
 /* The name of a call. */
 const char *serve_name(int number);
 /* Gives the caller a descriptor for `fd`, which is closed, as its call's result. */

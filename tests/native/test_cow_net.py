@@ -2,11 +2,12 @@
 
 import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
-from net_tree import PROGRAMS, NetTree, compile_program
+from net_tree import PROGRAMS, NetTree, compile_program, manifest
 
 from pytest_poorcontainer import native
 
@@ -42,6 +43,33 @@ def test_a_bare_system_call_does_to_the_tree_what_it_does_to_a_plain_copy(raw, t
     assert after.stdout == re.search(r"^\. .*", expected, re.MULTILINE | re.DOTALL)[0]
     tree.check()
     assert not tree.log.exists()
+
+
+def test_a_socket_whose_real_path_is_longer_than_an_address(raw, tmp_path):
+    """107 bytes are all that an address holds (unix(7)); the copy lies deeper than that."""
+    tree = NetTree(tmp_path / ("deep" * 30))
+    plain = tree.copy()
+    expected = subprocess.run([raw, "datagrams", "."], cwd=plain, capture_output=True, text=True, check=True).stdout
+    assert tree.run(raw, "datagrams", ".", cwd=tree.lower).stdout == expected
+    tree.check()
+
+
+def test_a_datagram_does_not_reach_who_listens_on_the_original(raw, tmp_path):
+    """A tree's socket of the same path gets it, as with connect."""
+    tree = NetTree(tmp_path)
+    here = Path.cwd()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        os.chdir(tree.lower)  # the whole path may be too long for an address
+        try:
+            daemon.bind("d/datagrams")
+        finally:
+            os.chdir(here)
+        tree.before = manifest(tree.lower)
+        done = tree.run("sh", "-c", 'rm d/datagrams && exec "$0" datagrams .', raw, cwd=tree.lower)
+        assert "\none, 0 along\n" in done.stdout
+        with pytest.raises(BlockingIOError):
+            daemon.recv(16, socket.MSG_DONTWAIT)
+        tree.check()
 
 
 NUMBERS = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")

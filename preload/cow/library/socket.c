@@ -109,6 +109,22 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
     return pl_result(SYS(SYS_sendmsg, fd, &changed, flags));
 }
 
+EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
+{
+    unsigned named = 0;
+    for (unsigned i = 0; i < count; i++)
+        named += has_path(messages[i].msg_hdr.msg_name, messages[i].msg_hdr.msg_namelen);
+    if (!named)
+        return (int)pl_result(SYS(SYS_sendmmsg, fd, messages, count, flags));
+    for (unsigned i = 0; i < count; i++) {
+        const ssize_t sent = sendmsg(fd, &messages[i].msg_hdr, flags);
+        if (sent < 0)
+            return i ? (int)i : -1;
+        messages[i].msg_len = (unsigned)sent;
+    }
+    return (int)count;
+}
+
 /* What the kernel knows of a socket is its real path; the view's is not longer than the name that the program gave. */
 static int named(long number, int fd, struct sockaddr *address, socklen_t *length)
 {

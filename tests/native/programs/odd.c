@@ -33,8 +33,8 @@ static long garbage(const char *path)
     const long values[] = { 0, 1, -1, 3, 8, AT_FDCWD, 0x1000, 0x7fffffff, (long)path, (long)space, (long)(space + 4095), 1L << 47, -4096 };
     unsigned long random = 12345;
     memset(space, 'x', sizeof space);
-#define NUMBER(number, name, kind) kind == PATH ? number : -1,
-    enum { PATH, REFUSE, ABSENT, IDS, PRCTL, SETNS, LIMIT, IOCTL };
+#define NUMBER(number, name, kind) kind == PATH || kind == SENDTO ? number : -1,
+    enum { PATH, REFUSE, ABSENT, IDS, PRCTL, SETNS, LIMIT, IOCTL, SENDTO };
     const int numbers[] = { NET_CALLS(NUMBER) };
     for (int i = 0; i < 20000; i++) {
         long a[6];
