@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_poorcontainer.container.as_user import identity
 from pytest_poorcontainer.container.container import Container
 from pytest_poorcontainer.cow import Tree
 from pytest_poorcontainer.errors import UsageError
@@ -112,8 +113,10 @@ class CowTree(Tree):
         """Run a command in the tree and wait for its end, as ``subprocess.run`` does.
 
         ``cwd`` is the tree's root unless given, a relative one is below it; ``env`` is added to PATH, LANG, HOME and
-        TMPDIR in a container, else to this process's environment; ``stdin`` is /dev/null unless given. Raises what
-        :meth:`Container.run` or ``subprocess.run`` raises.
+        TMPDIR in a container, else to this process's environment; ``stdin`` is /dev/null unless given. ``user`` is a
+        name or a number; on the machine it takes root, and on the backend preload the changes are that user's from
+        then on, who must be able to reach them. Raises what :meth:`Container.run` or ``subprocess.run`` raises, and
+        :class:`UsageError` for a user who cannot be.
         """
         given: dict[str, Any] = {"text": text, "env": env, "user": user}
         given.update(stdin=stdin, stdout=stdout, stderr=stderr)
@@ -175,6 +178,11 @@ class CowTree(Tree):
             else:
                 environment[os.fsdecode(key)] = value
         options["env"] = environment
+        if options.pop("user", None) is not None:
+            who = identity(given["user"])
+            if who.uid != os.geteuid():
+                self._backend.admit(who)
+                options.update(who.options())
         given_words = words
         words = self._backend.command(words)
         root = self.place if self._backend.runs == "prefixed" else self._backend.path()

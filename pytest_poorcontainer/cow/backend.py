@@ -7,7 +7,7 @@ import functools
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pytest_poorcontainer.cow.changes import Changes, Comparison
 from pytest_poorcontainer.cow.copying import remove_directory
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.lab import Lab
     from pytest_poorcontainer.lab.handle import Handle
 
-__all__ = ["Backend", "Layered", "Lower", "Request"]
+__all__ = ["Backend", "Layered", "Lower", "Request", "User"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,21 @@ class Request:
     def layers(self) -> list[Layer]:
         """The lowers, open."""
         return [lower.layer for lower in self.lowers]
+
+
+class User(Protocol):
+    """Who programs are run as."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def uid(self) -> int:
+        """The number."""
+
+    def options(self) -> dict[str, Any]:
+        """Return the arguments for ``subprocess``."""
 
 
 class Backend:
@@ -97,6 +112,12 @@ class Backend:
     def passed(self) -> tuple[int, ...]:
         """Descriptors that :meth:`command` needs to inherit."""
         return ()
+
+    def admit(self, user: User) -> None:
+        """Let another user's programs change the tree as that user may; they are about to be started.
+
+        Raises :class:`UsageError` where they could not.
+        """
 
     def refused(self) -> list[str]:
         """Return what programs were refused, "CALL PATH: REASON" each."""
@@ -157,6 +178,8 @@ class Layered(Backend):
     """What the backends have in common that have an upper in a store."""
 
     index: ClassVar[str] = INDEX
+    copier: int | None = None
+    """The user whose programs make copies that are this user's own, whatever is copied."""
     _upper: Upper
     _directory: str | None = None
 
@@ -183,7 +206,7 @@ class Layered(Backend):
 
     def changes(self) -> Changes:
         """Return what is different from the lower, read from the upper."""
-        compared = Comparison(self.view, self.lower, owners=self.owners)
+        compared = Comparison(self.view, self.lower, owners=self.owners, copier=self.copier)
         return compared.of_upper(self._upper.layer, linked=self._upper.has_links())
 
     def reset(self, changes: Changes | None) -> None:

@@ -92,13 +92,17 @@ def _name(part: str) -> str:
 
 
 class Comparison:
-    """Compares what a tree shows with what its lower has. ``owners`` says whether owners count."""
+    """Compares what a tree shows with what its lower has.
 
-    def __init__(self, new: View, old: View, *, owners: bool = True) -> None:
+    ``owners`` says whether owners count; what has become the user ``copier``'s, who cannot keep an owner, does not.
+    """
+
+    def __init__(self, new: View, old: View, *, owners: bool = True, copier: int | None = None) -> None:
         """Compare ``new`` with ``old``."""
         self.new = new
         self.old = old
         self._owners = owners
+        self._copier = copier
         self._found: dict[str, str] = {}
 
     def of_upper(self, upper: Layer, *, linked: bool = False) -> Changes:
@@ -223,7 +227,8 @@ class Comparison:
         now, before = new.lstat(path), old.lstat(path)
         if stat.S_IMODE(now.st_mode) != stat.S_IMODE(before.st_mode) and not stat.S_ISLNK(now.st_mode):
             return True
-        if self._owners and (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        copied = now.st_uid == self._copier != before.st_uid
+        if self._owners and not copied and (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
             return True
         return _xattrs(new, path) != _xattrs(old, path)
 

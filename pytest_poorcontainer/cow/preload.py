@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_poorcontainer.cow.attached import Attached
-    from pytest_poorcontainer.cow.backend import Request
+    from pytest_poorcontainer.cow.backend import Request, User
     from pytest_poorcontainer.lab.handle import Handle
 
 __all__ = ["Preload"]
@@ -43,6 +43,10 @@ _NO_PATH = (
     "tree.open(), read_text(), iterdir() and the like, run programs by tree.run() or with env=tree.env, or take "
     "backend='copy'"
 )
+_ADMIT = {
+    True: "give upper= a directory in one that this user may enter",
+    False: "install this package where this user may read it",
+}
 
 
 class Preload(Layered):
@@ -156,6 +160,30 @@ class Preload(Layered):
         before = os.environ.get("LD_PRELOAD")
         preload = self._library if not before else f"{self._library}:{before}"
         return {"LD_PRELOAD": preload, "POOR_CONTAINER_COW": f"{self._base}/config-plain"}
+
+    def admit(self, user: User) -> None:
+        """Give upper and work to a user; root can go on with them, and no third one."""
+        if self.copier not in (None, user.uid):
+            raise UsageError(
+                f"user={user.name}: the tree's changes are those of user {self.copier} already: one user beside "
+                "root can have a tree of the backend preload; take backend='overlay'"
+            )
+        parent = os.path.dirname(self._base)
+        for place, may in ((parent, "-x"), (self._launcher, "-x"), (self._library, "-r")):
+            argv = ["test", may, place]
+            if subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, **user.options()).returncode:
+                raise UsageError(
+                    f"user={user.name}: this user may not reach {place}, which every program on a tree of the backend "
+                    f"preload needs: {_ADMIT[place == parent]}, or take backend='overlay', whose commands run in a "
+                    "container"
+                )
+        work = os.path.join(self._base, _WORK)
+        inside = [os.path.join(work, name) for name in os.listdir(work)]
+        files = [os.path.join(self._base, name) for name in ("config", "config-plain", "log")]
+        for path in (self._base, os.path.join(self._base, UPPER), work, *inside, *files):
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(path, user.uid, -1, follow_symlinks=False)
+        self.copier = user.uid
 
     def refused(self) -> list[str]:
         """Return the lines of the log."""

@@ -6,6 +6,7 @@
 #include "internal.h"
 
 static const char *const UNREADABLE = "cannot read the configuration file";
+static const char *const ANOTHER_USER = "the tree's changes are not this user's to reach (tree.run(..., user=) gives them to one user; backend='overlay' has them all)";
 
 static int canonical(const char *path)
 {
@@ -140,6 +141,8 @@ long cow_load(struct cow_set *set, const char *path, const char **error)
     set->tree = (struct cow_tree *)memory;
     char *text = (char *)(set->tree + COW_TREES);
     long length = read_all(path, text);
+    if (length == -EACCES)
+        *error = ANOTHER_USER;
     if (length < 0)
         return length;
     *error = "the last record is not ended by a NUL byte";
@@ -155,6 +158,8 @@ long cow_load(struct cow_set *set, const char *path, const char **error)
     const struct cow_asker self = { set, AT_FDCWD, 0, 0, NULL };
     for (int i = 0; i < set->count; i++) {
         long result = cow_state_open(&self, &set->tree[i], error);
+        if (result == -EACCES)
+            *error = ANOTHER_USER;
         if (result < 0)
             return result;
     }
