@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,14 @@ __all__ = ["Roots"]
 class Roots:
     """The root file systems that one tree is, in each lab: its own, or read-only below an overlay.
 
-    ``generation`` changes when a container that is asked for later would get another mount of the tree.
+    ``generation`` changes when a container that is asked for later would get another mount of the tree. Safe to use
+    from several threads at once.
     """
 
     def __init__(self) -> None:
         """Begin with none."""
         self.generation = 0
+        self._lock = threading.Lock()
         self._numbers: weakref.WeakKeyDictionary[Lab, dict[bool, int]] = weakref.WeakKeyDictionary()
         self._handles: list[weakref.ref[Handle]] = []
 
@@ -34,26 +37,31 @@ class Roots:
 
         Raises :class:`LabError`.
         """
-        numbers = self._numbers.setdefault(lab, {})
-        if readonly not in numbers:
-            numbers[readonly], _ = lab.add_rootfs(path, readonly=readonly, tree=stage)
-        return numbers[readonly]
+        with self._lock:
+            numbers = self._numbers.setdefault(lab, {})
+            if readonly not in numbers:
+                numbers[readonly], _ = lab.add_rootfs(path, readonly=readonly, tree=stage)
+            return numbers[readonly]
 
     def used(self, handles: Sequence[Handle]) -> None:
         """Note which containers have it."""
-        self._handles += map(weakref.ref, handles)
+        with self._lock:
+            self._handles += map(weakref.ref, handles)
 
     def users(self) -> list[str]:
         """Return the names of the containers that have it and are not closed."""
-        self._handles = [each for each in self._handles if (handle := each()) is not None and not handle.closed]
-        return [handle.name for each in self._handles if (handle := each()) is not None]
+        with self._lock:
+            live = [handle for each in self._handles if (handle := each()) is not None and not handle.closed]
+            self._handles = list(map(weakref.ref, live))
+            return [handle.name for handle in live]
 
     def give_up(self) -> None:
         """Let no lab have it any more: a template holds a mount. Containers keep theirs."""
-        self.generation += 1
-        for lab, numbers in list(self._numbers.items()):
-            for number in numbers.values():
-                with contextlib.suppress(LabError):  # a lab that has died has none
-                    if lab.alive():
-                        lab.drop_rootfs(number)
-        self._numbers.clear()
+        with self._lock:
+            self.generation += 1
+            for lab, numbers in list(self._numbers.items()):
+                for number in numbers.values():
+                    with contextlib.suppress(LabError):  # a lab that has died has none
+                        if lab.alive():
+                            lab.drop_rootfs(number)
+            self._numbers.clear()
