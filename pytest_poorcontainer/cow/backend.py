@@ -89,6 +89,8 @@ class Backend:
     """What it protects from, in a sentence."""
     owners: bool = True
     """Whether files keep their owners, so that another one is a change."""
+    copier: int | None = None
+    """The user whose programs make copies that are this user's own, whatever is copied."""
     view: View
     lower: View
 
@@ -178,8 +180,6 @@ class Layered(Backend):
     """What the backends have in common that have an upper in a store."""
 
     index: ClassVar[str] = INDEX
-    copier: int | None = None
-    """The user whose programs make copies that are this user's own, whatever is copied."""
     _upper: Upper
     _directory: str | None = None
 

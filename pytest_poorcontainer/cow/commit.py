@@ -71,10 +71,12 @@ def commit(
     *,
     owners: bool,
     apart: Callable[[], AbstractContextManager[None]],
+    taker: int | None = None,
 ) -> None:
     """Make these changes of ``view`` in the lower, which people know as ``name``.
 
-    ``apart`` keeps everybody from the view while the lower changes: the kernel wants that of an overlay's.
+    ``apart`` keeps everybody from the view while the lower changes: the kernel wants that of an overlay's. What has
+    become the user ``taker``'s by being copied keeps the owner that it has in the lower.
     Raises :class:`CommitRefused` when one of the paths has changed there since (a ctime of its file system), and
     OSError; then nothing has changed, unless a journal is there, which the next commit or tree on this lower finishes.
     """
@@ -88,7 +90,10 @@ def commit(
         if here is None:
             raise PoorContainerError(f"cannot commit to {name}: somebody else has begun to at the same time")
         try:
-            _stage(here, view, changes, owners=owners)
+            steps = _stage(here, view, changes, owners=owners)
+            if owners and taker is not None:
+                _keep_owners(lower, here, changes, taker)
+            _promise(here, steps)
         except BaseException:
             remove(lower, NAME)
             raise
@@ -129,8 +134,8 @@ def _locked(lower: Layer) -> Iterator[Layer | None]:
         here.close()
 
 
-def _stage(here: Layer, view: View, changes: Changes, *, owners: bool) -> None:
-    """Copy all that is to come, and write the journal. Names of files are numbers."""
+def _stage(here: Layer, view: View, changes: Changes, *, owners: bool) -> list[tuple[str, str, str]]:
+    """Copy all that is to come, and return what is to be done. Names of files are numbers."""
     copier = Copier(here, owners=owners)
     steps: list[tuple[str, str, str]] = []
     for number, (path, kind) in enumerate(changes.items()):
@@ -144,6 +149,11 @@ def _stage(here: Layer, view: View, changes: Changes, *, owners: bool) -> None:
             _check_kind(info, path)
         copier.entry(layer, name, info, str(number))
         steps.append(("directory" if stat.S_ISDIR(info.st_mode) else "rename", path, str(number)))
+    return steps
+
+
+def _promise(here: Layer, steps: list[tuple[str, str, str]]) -> None:
+    """Write the journal."""
     data = json.dumps(steps).encode()
     fd = here.open("new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     try:
@@ -155,6 +165,18 @@ def _stage(here: Layer, view: View, changes: Changes, *, owners: bool) -> None:
     with here.place("new") as old, here.place(_JOURNAL) as new:
         os.rename(old, new)
     os.fsync(here.fd)
+
+
+def _keep_owners(lower: Layer, here: Layer, changes: Changes, taker: int) -> None:
+    """Give what was staged the owner that it has in the lower, where it is the taker's only for having been copied."""
+    for number, path in enumerate(changes):
+        staged, before = here.find(str(number)), lower.find("" if path == "." else path)
+        if staged is None or before is None or not staged.st_uid == taker != before.st_uid:
+            continue
+        with here.place(str(number)) as place:
+            os.chown(place, before.st_uid, before.st_gid, follow_symlinks=False)
+            if not stat.S_ISLNK(staged.st_mode):
+                os.chmod(place, stat.S_IMODE(staged.st_mode))
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -311,6 +311,7 @@ class Tree(Readable):
                 lower.path,
                 owners=self._backend.owners,
                 apart=self._backend.apart,
+                taker=self._backend.copier,
             )
             if self._upper is not None:
                 self._since = self._times(self._lowers)

@@ -85,6 +85,17 @@ def test_a_user_may_what_the_original_allows(tree, source):
         assert process.stdout.read() == "shared\nours\nr\n"
 
 
+def test_a_commit_leaves_the_owner(tree, source):
+    """A copy that the user has made is the user's only for that; a new file is."""
+    tree.run(["sh", "-c", "echo more >> shared; echo n > open/new"], user=NOBODY, check=True)
+    tree.commit()
+    assert (source / "shared").read_text() == "shared\nmore\n"
+    owners = {name: (source / name).stat().st_uid for name in ("", "shared", "open", "open/new")}
+    assert owners == {"": 0, "shared": 0, "open": 0, "open/new": NOBODY}
+    assert (source / "shared").stat().st_mode & 0o7777 == 0o666
+    assert tree.diff() == {}
+
+
 def test_a_static_program_of_a_user(tree):
     """The net below libc has the user's rights as well."""
     busybox = Path("/bin/busybox")
