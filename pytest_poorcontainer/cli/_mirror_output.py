@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -41,6 +40,8 @@ class Shown:
         if self._json:
             print(json.dumps({"event": "progress", "name": self._name, **told}), flush=True)
         elif self._bar:
+            import shutil  # noqa: PLC0415 - for the bar
+
             total = told["total_bytes"]
             share = min(1.0, told["bytes"] / total) if total else 0.0
             bar = "#" * round(share * _BAR)

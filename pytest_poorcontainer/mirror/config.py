@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 import sys
@@ -17,11 +16,6 @@ from pytest_poorcontainer.mirror.errors import BadConfig, MirrorError
 from pytest_poorcontainer.mirror.home import check_place
 from pytest_poorcontainer.mirror.plan import Limits
 from pytest_poorcontainer.mirror.rules import OURS, Rules
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -121,6 +115,8 @@ def host_of(source: str) -> str:
 
 
 def _nearest(word: str, known: Mapping[str, object] | Sequence[str]) -> str:
+    import difflib  # noqa: PLC0415 - for a mistake
+
     close = difflib.get_close_matches(word, list(known), 1, 0.5)
     return f'; did you mean "{close[0]}"?' if close else f"; there are {', '.join(sorted(known)) or 'none'}"
 
@@ -227,6 +223,10 @@ class _Reader:
     """Reads one file, and knows the line of each key for messages."""
 
     def __init__(self, path: Path) -> None:
+        if sys.version_info >= (3, 11):
+            import tomllib  # noqa: PLC0415 - `copy` reads no file
+        else:
+            import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]  # noqa: PLC0415 - as above
         self.path = path
         try:
             self._text = path.read_text(encoding="utf-8")
@@ -312,7 +312,7 @@ def _mirror(reader: _Reader, name: str, given: dict[str, Any], root: Path | None
     given["dest"] = (root or reader.path.absolute().parent) / dest
     mirror = Mirror(name=name, **given)
     for key, check in (
-        ("profile", mirror.layout),
+        ("profile", lambda: mirror.layout().check()),
         ("exclude", mirror.rules),
         ("dest", lambda: check_place(mirror.dest)),
     ):
@@ -349,7 +349,7 @@ def single(source: str, dest: Path, given: dict[str, Any]) -> Mirror:
         except BadConfig as error:
             raise BadConfig(f"{key}: {error}") from None
     mirror = Mirror(name=dest.name or "copy", source=source, dest=dest, state=dest / OURS, **known)
-    mirror.layout()
+    mirror.layout().check()
     mirror.rules()
     check_place(dest)
     return mirror

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import socket
 import stat
 import time
 from pathlib import Path
@@ -135,7 +134,7 @@ class Home:
                 f"{self.path} is being synchronised by {who}, for {age:.0f} s; wait, or end that one"
             ) from None
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+        os.pwrite(fd, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
         return fd
 
     def _directory(self, name: str) -> int:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 from typing import TYPE_CHECKING
 
+from pytest_poorcontainer.errors import PoorContainerError
 from pytest_poorcontainer.mirror.errors import MirrorError
-from pytest_poorcontainer.mirror.sources.finding import manager
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +25,9 @@ def run_hook(name: str, argv: list[str], mirror: Mirror, url: str, result: Resul
 
     Raises :class:`MirrorError` if the hook "pre" fails: then there is no run. Of the others a failure is logged.
     """
+    import signal  # noqa: PLC0415 - most mirrors have no hooks
+    import subprocess  # noqa: PLC0415 - as above
+
     environment = {
         **os.environ,
         "MIRROR_NAME": mirror.name,
@@ -69,8 +70,16 @@ def _failed(name: str, why: str, log: Callable[[str], None]) -> None:
 
 
 def tell_notifiers(result: Result, previous: str, log: Callable[[str], None]) -> None:
-    """Tell all notifiers that the state is another than before."""
-    for implementation in manager().hook.poor_container_mirror_notify.get_hookimpls():
+    """Tell all notifiers that the state is another than before, also those that only an entry point names."""
+    from pytest_poorcontainer import plugins  # noqa: PLC0415 - the state is another rarely
+    from pytest_poorcontainer.mirror.sources.finding import manager  # noqa: PLC0415 - as above
+
+    found = manager()
+    try:
+        plugins.load()
+    except PoorContainerError as error:
+        log(f"some notifiers may be missing: {error}")
+    for implementation in found.hook.poor_container_mirror_notify.get_hookimpls():
         try:
             implementation.function(result.name, result.state, previous, result.reason)
         except Exception as error:  # noqa: BLE001, PERF203 - a notifier's fault is not the mirror's

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -98,6 +97,8 @@ class Plan:
 
     def digest(self) -> str:
         """Return what identifies the deletions of this plan: who releases it releases these, and no others."""
+        import hashlib  # noqa: PLC0415 - for a plan that is held
+
         found = hashlib.sha256()
         for path in sorted(os.fsencode(one.path) for one in self.deletions):
             found.update(path + b"\0")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pytest_poorcontainer.mirror.errors import BadConfig
 from pytest_poorcontainer.mirror.plan import DATA, INDEX
@@ -26,18 +27,22 @@ class Profile:
     indexes: tuple[str, ...] = ()
     trace: tuple[str, ...] = ()
     updating: tuple[str, ...] = ()
-    _index_rules: Rules = field(init=False, compare=False, repr=False)
-    _trace_rules: Rules = field(init=False, compare=False, repr=False)
-    _updating_rules: Rules = field(init=False, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        """Compile the patterns; raises :class:`BadConfig` for one that is none."""
-        for attribute, patterns in (
-            ("_index_rules", self.indexes),
-            ("_trace_rules", self.trace),
-            ("_updating_rules", self.updating),
-        ):
-            object.__setattr__(self, attribute, Rules(exclude=patterns))
+    @functools.cached_property
+    def _index_rules(self) -> Rules:
+        return Rules(exclude=self.indexes)
+
+    @functools.cached_property
+    def _trace_rules(self) -> Rules:
+        return Rules(exclude=self.trace)
+
+    @functools.cached_property
+    def _updating_rules(self) -> Rules:
+        return Rules(exclude=self.updating)
+
+    def check(self) -> None:
+        """Compile the patterns, which is otherwise done when they are needed; raises :class:`BadConfig`."""
+        _ = self._index_rules, self._trace_rules, self._updating_rules
 
     def stage(self, path: str) -> int:
         """Return the stage of a file. Checksums belong to what they vouch for, and come last, in every profile."""

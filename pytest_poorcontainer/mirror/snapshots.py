@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -55,6 +54,8 @@ def switch(mirror: Mirror, *, changed: bool) -> str:
 
 def _link_tree(source: Path, target: Path) -> None:
     """Copy a tree as hard links, but for what is ours. Both are beneath a directory that is ours alone."""
+    import shutil  # noqa: PLC0415 - most mirrors have no snapshots
+
     target.mkdir(mode=0o755)
     with os.scandir(source) as entries:
         for entry in entries:
@@ -69,6 +70,8 @@ def _link_tree(source: Path, target: Path) -> None:
 
 def _prune(place: Path, keep: int, current: str) -> None:
     """Remove all but the newest ``keep`` snapshots, and what a killed run has left."""
+    import shutil  # noqa: PLC0415 - as above
+
     found = sorted(path for path in place.iterdir() if path.name.startswith(_PREFIX))
     old = [path for path in found[: -max(1, keep)] if path.name != current]
     for path in [*old, *place.glob(f".{_PREFIX}*.new")]:

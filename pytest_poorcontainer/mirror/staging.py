@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -133,6 +132,8 @@ class Incoming:
 
     def digest(self, algorithm: str) -> str:
         """Return the checksum of all bytes as hexadecimal digits."""
+        import hashlib  # noqa: PLC0415 - only where checksums are published
+
         found = hashlib.new(algorithm, usedforsecurity=False)
         if self._fd < 0:
             for chunk in self._chunks:
@@ -274,6 +275,8 @@ class Stage:
                 raise Failure("size", f"{size} bytes came, but the listing says {want.size}")
             expected = self.checksums.get(want.path)
             if expected is not None:
+                import hashlib  # noqa: PLC0415 - as in Incoming.digest
+
                 with open(file, "rb", closefd=False) as content:
                     found = hashlib.file_digest(content, expected[0]) if hasattr(hashlib, "file_digest") else None
                     content.seek(0)
@@ -376,6 +379,8 @@ def _empty(fd: int, keep: set[str]) -> None:
 
 
 def _resumable(want: Want) -> str:
+    import hashlib  # noqa: PLC0415 - for large files
+
     text = f"{want.size} {want.mtime} ".encode() + os.fsencode(want.path)
     return "part." + hashlib.sha256(text).hexdigest()[:32]
 

@@ -175,3 +175,20 @@ def test_the_statuses_are_documented():
     page = (Path(__file__).parents[2] / "docs/mirror.md").read_text()
     rows = dict(re.findall(r"^\| (\d+) \| (.+?) \|$", page, re.MULTILINE))
     assert {int(number): text for number, text in rows.items()} == STATUSES
+
+
+def test_a_run_without_changes_loads_little(tmp_path):
+    """Most runs find nothing to do: what only others need would be a good part of their time."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/one").write_text("1")
+    words = ["copy", str(tmp_path / "source"), str(tmp_path / "dest"), "--quiet"]
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "from pytest_poorcontainer.cli.poor_mirror import main\n"
+        f"assert main({words}) == 0\n"
+        "heavy = {'pluggy', 'importlib.metadata', 'subprocess', 'tomllib', 'email', 'difflib', 'pycurl', 'socket'}\n"
+        "print(sorted((set(sys.modules) - before) & heavy))"
+    )
+    assert poor_mirror(*words).returncode == 0
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout.splitlines()[-1:], done.stderr) == (["[]"], "")

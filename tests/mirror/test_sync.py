@@ -1,10 +1,13 @@
 """A run of one mirror: guard, stages, checksums, space, hooks, manifest, snapshots."""
 
 import hashlib
+import importlib.metadata
 import json
 import os
+import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -265,6 +268,38 @@ def test_notifiers_are_told_of_changes(make_place):
     finally:
         manager().unregister(notifier)
     assert notifier.heard == [("m", "ok", ""), ("m", "failed", "ok")]
+
+
+def test_notifiers_of_installed_distributions_are_told_too(make_place, monkeypatch):
+    """Nobody has to register them: the entry point is enough. One that cannot be loaded is named in the log."""
+    from pytest_poorcontainer import plugins
+
+    heard = []
+
+    class Notifier:
+        @plugins.hookimpl
+        def poor_container_mirror_notify(self, name, state, previous, reason):
+            heard.append((name, state, previous, reason))
+
+    module = types.ModuleType("their_notifier")
+    module.notifier = Notifier()
+    monkeypatch.setitem(sys.modules, "their_notifier", module)
+    entries = [importlib.metadata.EntryPoint("theirs", "their_notifier:notifier", plugins.GROUP)]
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: entries)
+    monkeypatch.setattr(plugins, "_loaded", False)
+    try:
+        with make_place("file") as place:
+            place.fill(3)
+            assert place.sync().state == "ok"
+            assert heard == [("m", "ok", "", "")]
+            entries.append(importlib.metadata.EntryPoint("broken", "their_notifier:nothing", plugins.GROUP))
+            monkeypatch.setattr(plugins, "_loaded", False)
+            assert place.sync(source="file:///nowhere").state == "failed"
+            assert "cannot load the plugin broken" in place.log()
+            assert [one[1] for one in heard] == ["ok", "failed"]
+    finally:
+        if plugins.manager().has_plugin("theirs"):
+            plugins.manager().unregister(name="theirs")
 
 
 @pytest.mark.parametrize("kind", ["nginx", "ftp", "file"])

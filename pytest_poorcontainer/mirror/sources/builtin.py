@@ -6,25 +6,22 @@ import importlib
 import re
 from typing import TYPE_CHECKING
 
-from pytest_poorcontainer.plugins import hookimpl
-
 if TYPE_CHECKING:
     from pytest_poorcontainer.mirror.sources.base import Options, Source
 
-__all__ = ["poor_container_mirror_source"]
+__all__ = ["open_own"]
 
 _HOMES = {"http": "http", "https": "http", "ftp": "ftp", "ftps": "ftp", "rsync": "rsync", "file": "files"}
-_SSH = re.compile(r"(?:[\w.-]+@)?[\w.-]+::?[^:].*", re.ASCII)
+_SSH = r"(?:[\w.-]+@)?[\w.-]+::?[^:].*"
 
 
-@hookimpl
-def poor_container_mirror_source(url: str, options: Options) -> Source | None:
-    """Take http, https, ftp, ftps, rsync, file, a path, and HOST:PATH, which means rsync over ssh."""
+def open_own(url: str, options: Options) -> Source | None:
+    """Take http, https, ftp, ftps, rsync, file, a path, and HOST:PATH, which means rsync over ssh; None for others."""
     scheme, separator, _ = url.partition("://")
     if separator:
         home = _HOMES.get(scheme.lower(), "")
     else:
-        home = "files" if url.startswith(("/", "./", "../")) else "rsync" if _SSH.fullmatch(url) else ""
+        home = "files" if url.startswith(("/", "./", "../")) else "rsync" if re.fullmatch(_SSH, url, re.ASCII) else ""
     if not home:
         return None
     found: Source | None = importlib.import_module(f"pytest_poorcontainer.mirror.sources.{home}").open_url(url, options)

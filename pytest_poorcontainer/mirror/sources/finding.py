@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_poorcontainer import plugins
 from pytest_poorcontainer.mirror.errors import BadConfig
+from pytest_poorcontainer.mirror.sources.builtin import open_own
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
@@ -15,18 +15,24 @@ if TYPE_CHECKING:
 __all__ = ["manager", "open_source"]
 
 _SPECIFICATIONS = "pytest_poorcontainer.mirror.hookspecs"
-_OURS = ("pytest_poorcontainer.mirror.sources.builtin",)
 
 
 def manager() -> PluginManager:
-    """Return the manager with our sources registered."""
-    return plugins.declare(_SPECIFICATIONS, _OURS)
+    """Return the manager of those who add sources and notifiers."""
+    from pytest_poorcontainer import plugins  # noqa: PLC0415 - for what is not ours; it costs more than a source of ours
+
+    return plugins.declare(_SPECIFICATIONS, ())
 
 
 def open_source(url: str, options: Options) -> Source:
     """Return the source of a URL; raises :class:`BadConfig` when nobody knows it."""
+    source: Source | None = open_own(url, options)
+    if source is not None:
+        return source
+    from pytest_poorcontainer import plugins  # noqa: PLC0415 - as above
+
     hook = manager().hook
-    source: Source | None = hook.poor_container_mirror_source(url=url, options=options)
+    source = hook.poor_container_mirror_source(url=url, options=options)
     if source is None:
         plugins.load()
         source = hook.poor_container_mirror_source(url=url, options=options)

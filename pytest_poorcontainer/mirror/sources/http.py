@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import email.utils
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from pytest_poorcontainer.mirror.errors import SourceError
 from pytest_poorcontainer.mirror.listings.html import parse_html
-from pytest_poorcontainer.mirror.listings.jsons import parse_json
 from pytest_poorcontainer.mirror.sources.curl import CurlSource
 from pytest_poorcontainer.mirror.sources.transfers import Outcome, Request
 
@@ -54,6 +52,8 @@ class HttpSource(CurlSource):
     def _parse(self, request: Request, outcome: Outcome) -> Listing:
         body = b"".join(request.body)
         if body.lstrip()[:1] == b"[" or body.strip() == b"null":
+            from pytest_poorcontainer.mirror.listings.jsons import parse_json  # noqa: PLC0415 - few servers write it
+
             return parse_json(body)
         return parse_html(body, unquote_to_bytes(urlsplit(outcome.url).path))
 
@@ -65,6 +65,8 @@ class HttpSource(CurlSource):
 
     def _ask(self, want: Want, stage: Stage) -> Request:
         """Ask with If-Modified-Since (RFC 9110 13.1.3)."""
+        import email.utils  # noqa: PLC0415 - where times are rough
+
         incoming = stage.incoming(want)
         since = email.utils.formatdate(int(want.ask or 0), usegmt=True)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
-import random
-import socket
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -94,6 +92,8 @@ class Outcome:
 
 def _small_buffer(fd: int, purpose: int) -> int:  # noqa: ARG001 - libcurl's arguments
     """Keep the kernel from taking megabytes ahead of a limit on the bandwidth: the link would be full all the same."""
+    import socket  # noqa: PLC0415 - for a limit only
+
     with socket.socket(fileno=os.dup(fd)) as copy:
         copy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LIMITED)
     return 0
@@ -328,6 +328,8 @@ class Transfers:
             if outcome.kind in {"lost", "cut"} and self._moved() == request.seen:
                 raise Unreachable(f"the source cannot be reached: {outcome.reason} (asked {request.attempts} times)")
             return False
+        import random  # noqa: PLC0415 - for failures
+
         wait = self._options.backoff * 2 ** max(0, request.attempts - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
         heapq.heappush(self._later, (time.monotonic() + min(wait, _LONGEST_WAIT), next(self._order), request))
         return True
