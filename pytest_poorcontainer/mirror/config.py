@@ -110,8 +110,12 @@ def host_of(source: str) -> str:
     """Return the server of a source; "" for a path."""
     if "://" in source:
         return urlsplit(source).hostname or ""
-    host, colon, _ = source.partition(":")
-    return host.rpartition("@")[2] if colon and "/" not in host else ""
+    user, at, rest = source.partition("@")
+    host = rest if at and "/" not in user else source
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    name, colon, _ = host.partition(":")
+    return name if colon and "/" not in name else ""
 
 
 def _nearest(word: str, known: Mapping[str, object] | Sequence[str]) -> str:

@@ -80,7 +80,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def place(base, kind, **options):
+def place(base, kind, address="127.0.0.1", **options):
     """Serve: ``kind`` is a dialect of the web server, "ftp", "ftp-list", "file" or "rsync"."""
     found = Place(base, kind)
     if kind == "file":
@@ -88,37 +88,48 @@ def place(base, kind, **options):
         yield found
         return
     if kind == "rsync":
-        with rsyncd(found) as found.url:
+        with rsyncd(found, address, **options) as found.url:
             yield found
         return
     served = Served(found.source, Faults(base / "faults.json"))
     if kind.startswith("ftp"):
-        server = FtpServer(("127.0.0.1", 0), served, mlsd=kind == "ftp", **options)
+        server = FtpServer((address, 0), served, mlsd=kind == "ftp", **options)
         scheme = "ftp"
     else:
-        server = WebServer(("127.0.0.1", 0), served, kind, **options)
+        server = WebServer((address, 0), served, kind, **options)
         scheme = "http"
     found.server = server
-    found.url = f"{scheme}://127.0.0.1:{server.server_address[1]}/"
+    found.url = f"{scheme}://{in_url(address)}:{server.server_address[1]}/"
     with serving(server):
         yield found
 
 
+def in_url(address):
+    """Return an address as URLs have it."""
+    return f"[{address}]" if ":" in address else address
+
+
 @contextlib.contextmanager
-def rsyncd(found):
+def rsyncd(found, address="127.0.0.1", password=None):
     """Serve by rsync; yield the URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
+    with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as free:
         port = free.getsockname()[1]
     path = found.base / "rsyncd.conf"
-    path.write_text(rsyncd_configuration(found.source, "127.0.0.1", port))
+    text = rsyncd_configuration(found.source, address, port)
+    if password is not None:
+        secrets = found.base / "rsyncd.secrets"
+        secrets.write_text(":".join(password) + "\n")
+        secrets.chmod(0o600)
+        text += f"auth users = {password[0]}\nsecrets file = {secrets}\n"
+    path.write_text(text)
     with subprocess.Popen([shutil.which("rsync"), "--daemon", "--no-detach", f"--config={path}"]) as process:
         try:
             end = time.monotonic() + 10
             while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1):
                     break
                 assert time.monotonic() < end
                 time.sleep(0.01)
-            yield f"rsync://127.0.0.1:{port}/mirror/"
+            yield f"rsync://{in_url(address)}:{port}/mirror/"
         finally:
             process.terminate()

@@ -124,6 +124,12 @@ def test_a_copy_without_a_configuration():
         ("/path:x", ""),
         ("file:///x", ""),
         ("h:p", "h"),
+        ("ftp://[::1]:2121/", "::1"),
+        ("h::module/x", "h"),
+        ("[fe80::1]:/srv/x", "fe80::1"),
+        ("me@[fe80::1]:/srv/x", "fe80::1"),
+        ("h:/srv/x@y:z", "h"),
+        ("/srv/x:y@z", ""),
     ],
 )
 def test_servers_of_sources(source, host):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+from pytest_poorcontainer.mirror.errors import BadConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.mirror.staging import Stage
     from pytest_poorcontainer.mirror.tree import Tree
 
-__all__ = ["Options", "Source", "Visitor"]
+__all__ = ["Options", "Source", "Visitor", "check_family", "check_netrc"]
 
 
 @dataclass
@@ -48,6 +51,25 @@ class Options:
     memory: dict[str, Any] = field(default_factory=dict)
     log: Callable[[str], None] = lambda _: None
     tick: Callable[[], None] = lambda: None
+
+
+def check_family(host: str, ip: int) -> None:
+    """Raise :class:`BadConfig` for an address of a family that ``ip`` rules out; a name is left to the resolver."""
+    found = 6 if ":" in host else 4 if host.replace(".", "").isdigit() else 0
+    if ip and found and ip != found:
+        raise BadConfig(f"the source has the IPv{found} address {host}, but ip = {ip}")
+
+
+def check_netrc(path: str) -> str:
+    """Return the path of a netrc, "~" resolved; raises :class:`BadConfig` when it cannot be read."""
+    if not path:
+        return ""
+    whole = os.path.expanduser(path)  # noqa: PTH111 - "" is no path
+    try:
+        os.close(os.open(whole, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise BadConfig(f"cannot read the netrc {whole}: {error.strerror}; name another, or none") from error
+    return whole
 
 
 class Visitor(Protocol):

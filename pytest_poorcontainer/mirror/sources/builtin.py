@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["open_own"]
 
 _HOMES = {"http": "http", "https": "http", "ftp": "ftp", "ftps": "ftp", "rsync": "rsync", "file": "files"}
-_SSH = r"(?:[\w.-]+@)?[\w.-]+::?[^:].*"
+_SSH = r"(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9a-fA-F:.]+(?:%[\w.-]+)?\])::?[^:].*"
 
 
 def open_own(url: str, options: Options) -> Source | None:

@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from pytest_poorcontainer.mirror.entries import FILE, UNRECOGNISED, Listing
 from pytest_poorcontainer.mirror.errors import BadConfig, SourceError
 from pytest_poorcontainer.mirror.plan import printable
+from pytest_poorcontainer.mirror.sources.base import check_family, check_netrc
 from pytest_poorcontainer.mirror.sources.transfers import Outcome, Request, Transfers, load_pycurl
 from pytest_poorcontainer.mirror.staging import LARGE, Failure
 
@@ -46,6 +47,8 @@ class CurlSource:
         parts = urlsplit(url)
         if not parts.hostname:
             raise BadConfig(f'the source "{without_credentials(url)}" has no host: write {parts.scheme}://HOST/PATH/')
+        check_family(parts.hostname, options.ip)
+        options.netrc = check_netrc(options.netrc)
         if parts.username and not options.user:
             options.user, options.password = unquote(parts.username), unquote(parts.password or "")
         path = parts.path if parts.path.endswith("/") else parts.path + "/"

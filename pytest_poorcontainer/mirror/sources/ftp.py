@@ -44,6 +44,8 @@ class FtpSource(CurlSource):
         pycurl = self._pycurl
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_FTP | pycurl.PROTO_FTPS)
         curl.setopt(pycurl.FTP_FILEMETHOD, pycurl.FTPMETHOD_NOCWD)
+        # A proxy, the environment's too, has to carry FTP itself: else libcurl asks it for pages about the directories.
+        curl.setopt(pycurl.HTTPPROXYTUNNEL, 1)
         curl.setopt(pycurl.FTP_RESPONSE_TIMEOUT, max(1, round(self._options.idle)))
         if self._command == "MLSD":
             # The listing has told size and time: no SIZE and no MDTM, two more round trips for each file.

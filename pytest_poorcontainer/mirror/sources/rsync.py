@@ -19,6 +19,7 @@ from pytest_poorcontainer.mirror.errors import BadConfig, MirrorError, NotAllowe
 from pytest_poorcontainer.mirror.listings.dates import seconds
 from pytest_poorcontainer.mirror.plan import Want, printable
 from pytest_poorcontainer.mirror.rules import OURS
+from pytest_poorcontainer.mirror.sources.base import check_family, check_netrc
 from pytest_poorcontainer.mirror.sources.program import Program
 from pytest_poorcontainer.mirror.staging import Failure
 from pytest_poorcontainer.mirror.tree import Tree
@@ -69,12 +70,17 @@ class RsyncSource:
         """Check the URL and the program; raises :class:`BadConfig`, :class:`MirrorError`."""
         self._options = options
         self._environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+        if options.proxy:
+            self._environment["RSYNC_PROXY"] = _proxy(options.proxy)
         password = options.password
         if url.startswith("rsync://"):
             parts = urlsplit(url)
             user = options.user or unquote(parts.username or "")
             password = password or unquote(parts.password or "")
             host = parts.netloc.rpartition("@")[2]
+            check_family(parts.hostname or "", options.ip)
+            if options.netrc and not user:
+                user, password = _from_netrc(check_netrc(options.netrc), parts.hostname or "")
             if not host or not parts.path.strip("/"):
                 raise BadConfig('the source needs a host and a module: write "rsync://HOST/MODULE/"')
             self.url = f"rsync://{host}{parts.path}"
@@ -132,6 +138,10 @@ class RsyncSource:
                 else f"rsync ended with {code}"
             )
         reason = f"{what} {self.url}: {_ENDINGS.get(code, f'rsync ended with {code}')}{f' ({said})' if said else ''}"
+        if "bad response from proxy" in program.errors and " 407 " in program.errors:
+            raise NotAllowed(
+                f"cannot {what} {self.url}: the proxy answers 407; look at the user and password in `proxy`"
+            )
         if "auth failed" in program.errors or "Permission denied (" in program.errors:
             raise NotAllowed(f"cannot {reason}; look at user and password")
         if code in _LOST:
@@ -324,6 +334,25 @@ def _seconds(text: str) -> float | None:
 def _name(raw: bytes) -> str:
     """Undo rsync's escapes: a backslash, a hash, and three octal digits."""
     return os.fsdecode(re.sub(rb"\\#([0-7]{3})", lambda found: bytes([int(found[1], 8) & 255]), raw))
+
+
+def _proxy(text: str) -> str:
+    """Return a proxy as RSYNC_PROXY has it, [USER:PASSWORD@]HOST:PORT; raises :class:`BadConfig`."""
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme.lower() != "http":
+        raise BadConfig(f"rsync cannot use a proxy by {scheme}: it knows http, with the method CONNECT")
+    return (rest if separator else text).rstrip("/")
+
+
+def _from_netrc(path: str, host: str) -> tuple[str, str]:
+    """Return (user, password) for a host, empty where the file has none; raises :class:`BadConfig`."""
+    import netrc  # noqa: PLC0415 - for passwords in a file
+
+    try:
+        found = netrc.netrc(path).authenticators(host)
+    except (netrc.NetrcParseError, UnicodeDecodeError) as error:
+        raise BadConfig(f"cannot read the netrc {path}: {error}") from None
+    return (found[0], found[2] or "") if found else ("", "")
 
 
 def _usable(options: Options) -> str:

@@ -288,7 +288,11 @@ class Transfers:
             return
         code = curl.getinfo(self._pycurl.RESPONSE_CODE)
         stamp = curl.getinfo(self._pycurl.INFO_FILETIME)
-        kind = self._judge(number, code)
+        if number and (told := curl.getinfo(self._pycurl.HTTP_CONNECTCODE)) >= 400:  # noqa: PLR2004 - HTTP's errors
+            code, kind = told, "denied" if told == 407 else "lost"  # noqa: PLR2004 - RFC 9110: the proxy refuses us
+            text = f"the proxy answers {code}"
+        else:
+            kind = self._judge(number, code)
         if kind in {"ok", "gone"}:
             self.succeeded += 1
         outcome = Outcome(kind, code, text or f"the server answers {code}", stamp if stamp >= 0 else None, "")

@@ -255,7 +255,8 @@ class FtpServer(socketserver.ThreadingTCPServer):
         password: tuple[str, str] | None = None,
         zone: float = 0.0,
     ) -> None:
-        """Listen on an address; port 0 is any."""
+        """Listen on an address, of IPv4 or IPv6; port 0 is any."""
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.served = served
         self.mlsd = mlsd
         self.password = password

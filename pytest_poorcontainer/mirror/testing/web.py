@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import email.utils
 import html
 import json
 import os
+import socket
 import socketserver
 import threading
 import time
@@ -223,7 +225,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.seen.append((self.command, path))
         error = served.faults.find("error", path)
         busy = served.faults.find("busy", path)
-        if error:
+        if not self._let_in():
+            self._refuse()
+        elif error:
             self._send(int(error.get("status", 500)), b"an error, as a fault says\n", body=body)
         elif busy and self.server.now > int(busy["most"]):
             self._send(503, b"too many\n", body=body)
@@ -237,6 +241,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(path, body=body)
         if served.faults.find("drop", path):
             self.close_connection = True
+
+    def _let_in(self) -> bool:
+        """Whether the request has the password, where there is one (RFC 7617)."""
+        wanted = self.server.password
+        found = self.headers.get("Authorization", "")
+        return wanted is None or found == "Basic " + base64.b64encode(":".join(wanted).encode()).decode()
+
+    def _refuse(self) -> None:
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", 'Basic realm="mirror"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _directory(self, path: str, text: str, *, body: bool) -> None:
         if not text.endswith("/"):
@@ -308,8 +324,17 @@ class WebServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], served: Served, dialect: str = "nginx") -> None:
-        """Listen on an address; port 0 is any."""
+    def __init__(
+        self,
+        address: tuple[str, int],
+        served: Served,
+        dialect: str = "nginx",
+        *,
+        password: tuple[str, str] | None = None,
+    ) -> None:
+        """Listen on an address, of IPv4 or IPv6; port 0 is any. ``password`` is (user, password)."""
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.password = password
         self.served = served
         self.dialect = dialect
         self.seen: list[tuple[str, str]] = []
