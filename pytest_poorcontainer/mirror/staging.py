@@ -17,7 +17,7 @@ from pytest_poorcontainer.mirror.errors import NoSpace
 from pytest_poorcontainer.mirror.plan import INDEX, Want, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_poorcontainer.mirror.tree import Tree
 
@@ -27,6 +27,7 @@ LARGE = 1 << 20
 """From this size on (bytes) a file is written as it comes, and can be resumed."""
 
 _VECTOR = 1024  # IOV_MAX
+_BATCH = 256 << 10
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _VALIDATOR = 512  # bytes of an ETag or a date
 
@@ -57,9 +58,14 @@ class Receiver(Protocol):
 
 
 class Incoming:
-    """One file on its way. Small ones stay in memory until they are whole."""
+    """One file on its way. Small ones stay in memory until they are whole.
 
-    __slots__ = ("_chunks", "_fd", "_stage", "_waiting", "name", "size", "want")
+    libcurl brings 16 KiB at a time. Those of a large file are gathered in one buffer that stays: a list of them, freed
+    at each write, has malloc(3) give the memory back to the kernel and ask for it again, a page fault for each page of
+    the file.
+    """
+
+    __slots__ = ("_buffer", "_chunks", "_fd", "_stage", "_waiting", "name", "size", "want")
 
     def __init__(self, stage: Stage, want: Want) -> None:
         """Begin with nothing."""
@@ -68,6 +74,7 @@ class Incoming:
         self.name = ""
         self._stage = stage
         self._chunks: list[bytes] = []
+        self._buffer: bytearray | None = None
         self._waiting = 0
         self._fd = -1
 
@@ -76,16 +83,33 @@ class Incoming:
         count = len(chunk)
         self.size += count
         self._stage.bytes += count
-        self._chunks.append(chunk)
-        self._waiting += count
-        if self._waiting >= LARGE:
+        if self._buffer is None:
+            self._chunks.append(chunk)
+            self._waiting += count
+            if self._waiting >= LARGE:
+                self._flush()
+                self._buffer = bytearray(_BATCH)
+            return
+        end = self._waiting + count
+        if end > _BATCH:
             self._flush()
+            end = count
+            if count > _BATCH:
+                _write(self._fd, [chunk])
+                return
+        self._buffer[self._waiting : end] = chunk
+        self._waiting = end
 
     def _flush(self) -> None:
-        """Write what is in memory: libcurl brings 16 KiB at a time, and a call of the kernel for each would tell."""
+        """Write what is in memory: a call of the kernel for each piece would tell."""
         if self._fd < 0:
             self._fd = self._stage.create(self)
-        chunks, self._chunks, self._waiting = self._chunks, [], 0
+        count, self._waiting = self._waiting, 0
+        if self._buffer is not None:
+            if count:
+                _write(self._fd, [memoryview(self._buffer)[:count]])
+            return
+        chunks, self._chunks = self._chunks, []
         for start in range(0, len(chunks), _VECTOR):
             _write(self._fd, chunks[start : start + _VECTOR])
 
@@ -123,7 +147,7 @@ class Incoming:
                 self._flush()
         finally:
             self._chunks.clear()
-            self._waiting = 0
+            self._buffer, self._waiting = None, 0
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
@@ -158,7 +182,7 @@ class Incoming:
         return self.name
 
 
-def _write(fd: int, chunks: list[bytes]) -> None:
+def _write(fd: int, chunks: Sequence[bytes | memoryview]) -> None:
     """Write all of these; a short write (the disk is nearly full) goes on with the rest."""
     written = os.writev(fd, chunks)
     left = memoryview(b"".join(chunks))[written:] if written < sum(map(len, chunks)) else memoryview(b"")
