@@ -56,7 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"Exit status: {statuses}.",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"./{_CONFIG} or {_SYSTEM} unless it is named")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    # Without prog a formatter is made to find it out, which wants to know the width of the terminal.
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, prog=parser.prog)
 
     def command(name: str, execute: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)

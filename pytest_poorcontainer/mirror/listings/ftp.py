@@ -15,7 +15,7 @@ from pytest_poorcontainer.mirror.listings.dates import MONTHS, seconds, without_
 
 __all__ = ["parse_list", "parse_mlsd"]
 
-_STAMP = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?:\.\d+)?$", re.ASCII)
+_STAMP = re.compile(r"\d{14}(?:\.\d+)?$", re.ASCII)
 _DATE = (
     r"(?:(?P<mon>[A-Z][a-z]{2})\s+(?P<day>\d{1,2})|(?P<day2>\d{1,2})\s+(?P<mon2>[A-Z][a-z]{2}))"
     r"\s+(?:(?P<hour>\d{1,2}):(?P<min>\d\d)|(?P<year>\d{4}))"
@@ -66,17 +66,20 @@ def parse_mlsd(data: bytes) -> Listing:
     return listing
 
 
+def _stamp(text: str) -> float | None:
+    """Return the seconds of a time-val (RFC 3659 2.3); None for what is none."""
+    if not _STAMP.match(text):
+        return None
+    return seconds(int(text[:4]), int(text[4:6]), int(text[6:8]), int(text[8:10]), int(text[10:12]), int(text[12:14]))
+
+
 def _of_facts(name: str, known: dict[str, str]) -> Entry | None:
     """Return the entry of these facts; None for the directory itself, its parent, and what is no file."""
     kind, _, target = known["type"].partition(":")
     kind = kind.lower()
     if kind in {"cdir", "pdir"} or name in {".", ".."}:
         return None
-    mtime = None
-    stamp = _STAMP.match(known.get("modify", ""))
-    if stamp:
-        year, month, day, hour, minute, second = (int(part) for part in stamp.groups())
-        mtime = seconds(year, month, day, hour, minute, second)
+    mtime = _stamp(known.get("modify", ""))
     unique = known.get("unique", "")
     if kind == "dir":
         return Entry(name, DIRECTORY, mtime=mtime, unique=unique)

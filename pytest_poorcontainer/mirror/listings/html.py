@@ -7,6 +7,7 @@ end, makes the listing incomplete.
 
 from __future__ import annotations
 
+import functools
 import html
 import os
 import re
@@ -48,7 +49,10 @@ _DATES = (
     (re.compile(r"(\d\d)-([A-Z][a-z]{2})-(\d{4}) (\d\d):(\d\d)", re.ASCII), "dMy"),
     (re.compile(r"(\d{4})-([A-Z][a-z]{2})-(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII), "yMd"),
 )
+_DIGITS = 15  # more than a petabyte is no size
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+_SIMPLE = re.compile(rb"[A-Za-z0-9_~][A-Za-z0-9._~+-]*/?")
+"""What most links are: nothing of it means anything but itself, neither in HTML nor in a URL."""
 _ZONE = re.compile(r"([+-])(\d\d):?(\d\d)", re.ASCII)
 
 
@@ -175,6 +179,8 @@ def _is_furniture(row: bytes) -> bool:
 
 def _name(href: bytes, path: bytes) -> str | None:
     """Return the name that a link leads to, with "/" at its end for a directory; None if it is no entry's link."""
+    if _SIMPLE.fullmatch(href):
+        return href.decode("ascii")
     link = html.unescape(href.decode("utf-8", "surrogateescape"))
     if link.startswith(("?", "#")) or re.match(r"[A-Za-z][A-Za-z0-9+.-]*://|//|mailto:|javascript:", link):
         return None
@@ -191,6 +197,7 @@ def _name(href: bytes, path: bytes) -> str | None:
     return os.fsdecode(name)
 
 
+@functools.lru_cache(maxsize=4096)
 def _date(text: str) -> tuple[float | None, float, bool]:
     """Return (seconds, precision, whether the zone is known)."""
     for pattern, order in _DATES:
@@ -212,6 +219,8 @@ def _date(text: str) -> tuple[float | None, float, bool]:
 
 def _size(text: str, rounded: bool) -> tuple[int | None, int]:
     """Return (bytes, slack). Apache and lighttpd round to a tenth of a unit, or from ten on to a whole one."""
+    if text.isdigit() and text.isascii() and len(text) <= _DIGITS:
+        return int(text), 0
     text = text.strip()
     unit = text[-1:] if text[-1:] in _UNITS else ""
     digits = text[: len(text) - len(unit)].strip()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from pytest_poorcontainer.mirror.errors import SourceError
-from pytest_poorcontainer.mirror.listings.html import parse_html
 from pytest_poorcontainer.mirror.sources.curl import CurlSource
 from pytest_poorcontainer.mirror.sources.transfers import Outcome, Request
 
@@ -55,6 +54,8 @@ class HttpSource(CurlSource):
             from pytest_poorcontainer.mirror.listings.jsons import parse_json  # noqa: PLC0415 - few servers write it
 
             return parse_json(body)
+        from pytest_poorcontainer.mirror.listings.html import parse_html  # noqa: PLC0415 - not with a manifest
+
         return parse_html(body, unquote_to_bytes(urlsplit(outcome.url).path))
 
     def _clock(self, path: str, entry: Entry) -> Request:

@@ -306,6 +306,8 @@ class Transfers:
 
     def _judge(self, number: int, code: int) -> str:
         """Return the class of an outcome from libcurl's number and the server's reply."""
+        if number == 0 and code < 400:  # noqa: PLR2004 - HTTP's errors; FTP's leave a number
+            return "ok"
         pycurl = self._pycurl
         if number in {0, pycurl.E_HTTP_RETURNED_ERROR}:
             return _HTTP.get(code, "broken" if code >= 400 else "ok")  # noqa: PLR2004 - HTTP's errors
