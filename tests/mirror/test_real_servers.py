@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from proxies import NAME, proxy
 
 from pytest_poorcontainer.mirror.testing.faults import Faults
 from pytest_poorcontainer.mirror.testing.server import serving
@@ -71,7 +72,7 @@ def nginx(request, tmp_path):
 
 
 @pytest.fixture
-def vsftpd(tmp_path):
+def vsftpd(tmp_path, request):
     """Yield the URL of a vsftpd that serves ``tmp_path/source``, by way of a top that nobody may write to."""
     if os.geteuid() != 0:
         pytest.skip("vsftpd becomes the user that it serves as, which only root can")
@@ -88,7 +89,7 @@ def vsftpd(tmp_path):
         "ftp_username": "ftp",
         "isolate": "NO", "isolate_network": "NO", "ssl_enable": "YES", "allow_anon_ssl": "YES",
         "force_anon_data_ssl": "NO", "force_anon_logins_ssl": "NO", "rsa_cert_file": certificate(tmp_path),
-        "rsa_private_key_file": tmp_path / "key.pem",
+        "rsa_private_key_file": tmp_path / "key.pem", **getattr(request, "param", {}),
     }  # fmt: skip
     (tmp_path / "vsftpd.conf").write_text("".join(f"{key}={value}\n" for key, value in options.items()))
     with running([path, str(tmp_path / "vsftpd.conf")], port):
@@ -191,6 +192,15 @@ def test_vsftpd_with_tls(vsftpd, place, tmp_path):
     assert (result.state, result.status) == ("failed", 9)
 
 
+@pytest.mark.parametrize("vsftpd", [{"implicit_ssl": "YES"}], indirect=True)
+def test_vsftpd_with_tls_from_the_start(vsftpd, place, tmp_path):
+    """ftps:// begins with TLS, on both connections; a certificate that does not verify is an error of its own."""
+    url = vsftpd.replace("ftp://", "ftps://")
+    check(place, url, ca=str(tmp_path / "cert.pem"))
+    result = place.sync(source=url)
+    assert (result.state, result.status) == ("failed", 9)
+
+
 def test_pyftpdlib(pyftpd, place):
     """Pyftpdlib's MLSD, in which a link to a directory is a directory (row 16)."""
     check(place, pyftpd)
@@ -212,3 +222,19 @@ def test_https(place, tmp_path):
         assert (result.state, result.status) == ("failed", 9)
         check(place, url, ca=str(tmp_path / "cert.pem"))
         assert place.sync(source=url, insecure=True).state == "ok"
+
+
+def test_https_through_a_proxy(place, tmp_path):
+    """The proxy carries what it cannot read: CONNECT for each connection, and nothing else."""
+    (tmp_path / "source").mkdir()
+    server = WebServer(("127.0.0.1", 0), Served(tmp_path / "source", Faults(None)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate(tmp_path), tmp_path / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    target = f"{NAME}:{server.server_address[1]}"
+    with serving(server), proxy() as there:
+        way = f"http://127.0.0.1:{there.port}"
+        result = place.sync(source=f"https://{target}/", proxy=way)
+        assert (result.state, result.status) == ("failed", 9)
+        check(place, f"https://{target}/", proxy=way, insecure=True)
+        assert set(there.seen) == {("CONNECT", target)}
