@@ -219,9 +219,9 @@ def _date(text: str) -> tuple[float | None, float, bool]:
 
 def _size(text: str, rounded: bool) -> tuple[int | None, int]:
     """Return (bytes, slack). Apache and lighttpd round to a tenth of a unit, or from ten on to a whole one."""
+    text = text.strip()
     if text.isdigit() and text.isascii() and len(text) <= _DIGITS:
         return int(text), 0
-    text = text.strip()
     unit = text[-1:] if text[-1:] in _UNITS else ""
     digits = text[: len(text) - len(unit)].strip()
     if not re.fullmatch(r"\d{1,15}(\.\d{1,3})?", digits):

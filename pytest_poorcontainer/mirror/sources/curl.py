@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -29,6 +30,7 @@ __all__ = ["CurlSource", "without_credentials"]
 _QUARTER = 900  # seconds: zones differ from UTC by multiples of it
 _ASKED = 3  # files whose exact time tells the server's zone
 _SAFE = "/~-._!$&'()*+,;=:@"
+_PLAIN = re.compile(r"[A-Za-z0-9/~._+-]*")  # what need not be quoted, as most paths
 
 
 def without_credentials(url: str) -> str:
@@ -92,6 +94,8 @@ class CurlSource:
         raise NotImplementedError
 
     def _to(self, path: str) -> str:
+        if _PLAIN.fullmatch(path):
+            return self.url + path
         return self.url + quote(os.fsencode(path), safe=_SAFE)
 
     # -- listing
