@@ -177,11 +177,11 @@ def test_programs_of_a_preload_tree_end_with_this_process(tmp_path):
     source.mkdir()
     code = (
         "import sys\nfrom pytest_poorcontainer import CowTree\n"
-        "tree = CowTree(sys.argv[1], backend='preload')\n"
+        "tree = CowTree(sys.argv[1], backend='preload', temporary=sys.argv[2])\n"
         "process = tree.popen(['sh', '-c', 'sleep 1000 & echo $!; wait'], stdout=-1, text=True)\n"
         "print(process.stdout.readline(), flush=True)\nsys.stdin.read()\n"
     )
-    command = [sys.executable, "-c", code, source]
+    command = [sys.executable, "-c", code, source, tmp_path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
         sleeper = int(process.stdout.readline())
         process.kill()
