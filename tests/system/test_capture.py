@@ -267,9 +267,11 @@ def test_pairs_share_one_recorder():
         datagrams(pairs[0].a, (pairs[0].b.ip, 9), [b"x"])
         assert recorder.read([index]).frames
         pairs[0].close()
-        assert recorder.read([index]).frames
+        kept = {frame.time for frame in recorder.read([index]).frames}
+        assert kept
         recorder.sweep()
-        assert recorder.read([index]).frames == []
+        # One of the host's last may be on its way still.
+        assert not kept & {frame.time for frame in recorder.read([index]).frames}
 
 
 def test_every_link_that_something_is_done_to_is_noted():
