@@ -14,6 +14,7 @@ import struct
 import subprocess
 import termios
 import time
+from pathlib import Path
 
 import pytest
 from keeping import Keeping, commands, seconds
@@ -138,14 +139,14 @@ def test_an_interactive_shell_has_job_control(shell_inside):
     assert "m" in person.say("echo $-")
     assert person.is_raw()
     person.type(f"sleep {nap}\n")
-    wait_for_command(nap)
+    wait_for_foreground(nap)
     person.type(CONTROL_Z)
     person.read("Stopped")
     assert f"sleep {nap}" in person.say("bg")
     assert "Running" in person.say("jobs")
     person.type("fg\n")
     person.read(f"sleep {nap}\r\n")
-    time.sleep(0.1)  # the shell prints that before it gives the terminal away
+    wait_for_foreground(nap)  # the shell prints that before it gives the terminal away
     person.type(CONTROL_C)
     assert nap not in person.say("jobs")
     assert commands(nap) == set()
@@ -154,12 +155,27 @@ def test_an_interactive_shell_has_job_control(shell_inside):
     assert person.is_as_before()
 
 
-def wait_for_command(word):
-    """Wait until a command with that argument runs."""
+def wait_for_foreground(word):
+    """Wait until a command with that argument, and no other process, has its terminal (proc_pid_stat(5), tpgid)."""
     deadline = time.monotonic() + PATIENCE
-    while commands(word) != {word}:
+    while not any(has_its_terminal(path) for path in Path("/proc").glob("[0-9]*") if runs_with(path, word)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def runs_with(path, word):
+    """Return whether a process has that argument."""
+    with contextlib.suppress(OSError):
+        return word in (path / "cmdline").read_text(errors="replace").split("\0")
+    return False
+
+
+def has_its_terminal(path):
+    """Return whether a process is in the foreground, and runs."""
+    with contextlib.suppress(OSError):
+        state, _, group, _, _, foreground = (path / "stat").read_text().rpartition(")")[2].split()[:6]
+        return group == foreground and state != "T"
+    return False
 
 
 def test_the_window_size_is_followed(shell_inside):
