@@ -37,7 +37,7 @@ def test_each_flag_has_its_row():
         )
         for option in _options.OPTIONS
     ]
-    assert tuple(option.field for option in _options.OPTIONS) == _options.Chosen._fields
+    assert sorted(option.field for option in _options.OPTIONS) == sorted(_options.Chosen.__slots__)
 
 
 def test_each_variable_that_the_code_reads_is_listed():
