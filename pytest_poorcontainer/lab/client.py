@@ -10,6 +10,7 @@ import itertools
 import os
 import select
 import threading
+import weakref
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_poorcontainer import native
@@ -69,6 +70,7 @@ class Lab:
         self._orders: dict[int, Order] = {}
         self._live: set[int] = set()
         self._unclaimed: set[int] = set()  # those of them that were ordered, and that nobody has taken
+        self._holders: weakref.WeakSet[object] = weakref.WeakSet()
         self._coming: list[int] = []  # containers that an answer tells of, until they have owners
         self._dropped: collections.deque[int] = collections.deque()
 
@@ -95,6 +97,13 @@ class Lab:
             if lab is None:
                 lab = cls._current = cls(basetemp, rootdir)
             return lab
+
+    @classmethod
+    def serves(cls, basetemp: Path | None, rootdir: Path | None) -> bool:
+        """Return whether there is a lab that shows these directories, so that :meth:`current` starts and ends none."""
+        with cls._guard:
+            lab = cls._current
+            return lab is not None and lab.alive() and lab.shows(basetemp, rootdir)
 
     @classmethod
     def close_current(cls) -> None:
@@ -288,9 +297,17 @@ class Lab:
         """Return whether containers of this lab see these directories; None asks for nothing."""
         return basetemp in (None, self.basetemp) and rootdir in (None, self.rootdir)
 
+    def hold(self, holder: object) -> None:
+        """Note what is no container, and would end with the lab: until :meth:`let_go`, or until it is no more."""
+        self._holders.add(holder)
+
+    def let_go(self, holder: object) -> None:
+        """Note that it needs the lab no longer. Idempotent."""
+        self._holders.discard(holder)
+
     def busy(self) -> bool:
-        """Return whether a container of this lab is in use."""
-        return bool(self._live - self._unclaimed)
+        """Return whether a container of this lab is in use, or something else that would end with it."""
+        return bool(self._live - self._unclaimed) or bool(self._holders)
 
     def foreign(self) -> bool:
         """Return whether this process is a forked child of the one that the lab belongs to."""

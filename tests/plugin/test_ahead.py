@@ -114,3 +114,27 @@ def test_nothing_of_it_is_left(pytester, run):
     lab = int((pytester.path / "lab").read_text())
     with pytest.raises((FileNotFoundError, ProcessLookupError)):
         Path(f"/proc/{lab}/exe").readlink()
+
+
+def test_nothing_is_built_at_the_cost_of_somebody_elses_lab(pytester, run):
+    """A test that has a lab of other directories keeps it, whatever the next test wants."""
+    pytester.makepyfile(
+        """
+        import pytest
+        from pytest_poorcontainer.lab import Lab
+
+        @pytest.fixture
+        def own():
+            Lab.close_current()
+            yield Lab.current()
+            Lab.close_current()
+
+        def test_first(netns_pair): pass
+
+        def test_own(own):
+            assert own.alive()
+
+        def test_last(netns_pair): pass
+        """,
+    )
+    run("--poor-container").assert_outcomes(passed=3)

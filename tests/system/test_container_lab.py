@@ -387,6 +387,32 @@ def test_another_basetemp_needs_an_idle_lab(tmp_path):
     ) == (True, False, False, True)
 
 
+def test_a_tree_that_is_mounted_in_it_keeps_a_lab(tmp_path):
+    """A tree on overlay would end with the lab as a container does; closed or forgotten, it is in nobody's way."""
+    (tmp_path / "source").mkdir()
+    assert script(
+        f"""
+        from pytest_poorcontainer import CowTree
+        base = Path({str(tmp_path)!r})
+        told = []
+        for end in ("close", "forget"):
+            tree, first = CowTree(base / "source", backend="overlay"), Lab.current()
+            try:
+                Lab.current(base / end)
+            except UsageError:
+                told.append((first.alive(), Lab.serves(None, None), Lab.serves(base / end, None)))
+            if end == "close":
+                tree.close()
+            del tree
+            gc.collect()
+            (base / end).mkdir()
+            told.append(Lab.current(base / end) is first)
+            Lab.close_current()
+        print(told)
+    """
+    ) == [(True, True, False), False, (True, True, False), False]
+
+
 def test_odd_circumstances_do_no_harm():
     """Replaced sockets, a default timeout, a deadly SIGPIPE, an ignored SIGCHLD, a stopped clock: all works."""
     assert script("""
