@@ -102,7 +102,7 @@ class Overlay(Layered):
         try:
             self._use(self._mount(first=True), request)
             self.view = View([self._shown()], request.place)
-            self._lab.hold(self)
+            self._lab.holders.add(self)
         except BaseException as error:
             self.close()
             if isinstance(error, LabError):
@@ -236,7 +236,7 @@ class Overlay(Layered):
             root.close()
             if self._lab.alive() and self._stage.fd >= 0:
                 self._lab.ask(Op.COW_END, [(Field.ID, self._number)], "end a tree", [self._stage.fd])
-        self._lab.let_go(self)
+        self._lab.holders.discard(self)
         self._close_store()
 
 

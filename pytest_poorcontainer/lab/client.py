@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pytest_poorcontainer import native
 from pytest_poorcontainer.errors import LabDied, LabError, PoorContainerError, UsageError
-from pytest_poorcontainer.lab import forks, protocol
+from pytest_poorcontainer.lab import failures, forks, protocol
 from pytest_poorcontainer.lab.handle import Handle
 from pytest_poorcontainer.lab.launch import launch
 from pytest_poorcontainer.lab.order import Order
@@ -70,7 +70,7 @@ class Lab:
         self._orders: dict[int, Order] = {}
         self._live: set[int] = set()
         self._unclaimed: set[int] = set()  # those of them that were ordered, and that nobody has taken
-        self._holders: weakref.WeakSet[object] = weakref.WeakSet()
+        self.holders: weakref.WeakSet[object] = weakref.WeakSet()  # no containers, and would end with the lab as well
         self._coming: list[int] = []  # containers that an answer tells of, until they have owners
         self._dropped: collections.deque[int] = collections.deque()
 
@@ -144,7 +144,7 @@ class Lab:
                 protocol.send(self._socket, Op.CREATE, creation(specs, link), (), number)
             except OSError as error:
                 del self._orders[number]
-                raise self._explained(error, "order containers") or error from None
+                raise failures.explained(error, "order containers", self.pid, self._died) or error from None
         return order
 
     def await_order(self, order: Order) -> None:
@@ -297,17 +297,9 @@ class Lab:
         """Return whether containers of this lab see these directories; None asks for nothing."""
         return basetemp in (None, self.basetemp) and rootdir in (None, self.rootdir)
 
-    def hold(self, holder: object) -> None:
-        """Note what is no container, and would end with the lab: until :meth:`let_go`, or until it is no more."""
-        self._holders.add(holder)
-
-    def let_go(self, holder: object) -> None:
-        """Note that it needs the lab no longer. Idempotent."""
-        self._holders.discard(holder)
-
     def busy(self) -> bool:
         """Return whether a container of this lab is in use, or something else that would end with it."""
-        return bool(self._live - self._unclaimed) or bool(self._holders)
+        return bool(self._live - self._unclaimed) or bool(self.holders)
 
     def foreign(self) -> bool:
         """Return whether this process is a forked child of the one that the lab belongs to."""
@@ -413,7 +405,7 @@ class Lab:
         try:
             part()
         except BaseException as error:
-            explained = self._explained(error, operation)
+            explained = failures.explained(error, operation, self.pid, self._died)
             self._undo(number, wait=explained is None)
             if explained is None:
                 raise
@@ -473,19 +465,6 @@ class Lab:
     def _forget(self) -> None:
         self._dropped.extend(self._coming)
         self._coming.clear()
-
-    def _explained(self, error: BaseException, operation: str) -> Exception | None:
-        """Return what to raise instead of an error of the conversation; None for one that is none of its."""
-        if isinstance(error, LabError):
-            return error
-        if isinstance(error, BlockingIOError):
-            return LabError(operation, "", errno.ETIMEDOUT, f"the lab ({self.pid}) is silent; is it stopped?")
-        # By the number: a signal handler of a test's may raise TimeoutError, which is an OSError too.
-        if isinstance(error, EOFError) or (isinstance(error, OSError) and error.errno in protocol.GONE):
-            return self._died(operation)
-        if isinstance(error, OSError) and error.errno is not None:
-            return LabError(operation, "", error.errno)
-        return None
 
     def _sweep(self) -> None:
         while self._dropped and not (self.closed or self.dead or self.foreign()) and self._lock.acquire(blocking=False):

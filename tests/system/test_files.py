@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -250,10 +251,15 @@ def test_a_copy_out_writes_nowhere_else(box, tmp_path):
     assert (victim / "f").read_text() == "kept"
 
 
-def test_a_copy_out_while_links_change_places(box, tmp_path):
+@pytest.fixture
+def secret():
+    """A directory that no container sees; pytest's temporary one is shown by a lab of its fixtures."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        yield Path(directory)
+
+
+def test_a_copy_out_while_links_change_places(box, secret, tmp_path):
     """A directory that becomes a link to the machine's while it is copied brings nothing of the machine's."""
-    secret = tmp_path / "secret"
-    secret.mkdir()
     (secret / "f").write_text("the machine's")
     script = (
         "import os\nos.makedirs('/srv/t/d'); open('/srv/t/d/f', 'w').write('ours')\n"
