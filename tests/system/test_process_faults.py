@@ -109,7 +109,7 @@ def test_a_service_alone_may_be_frozen_or_killed(network, host):
 def test_everything_in_a_host_may_be_killed_and_the_host_goes_on(host):
     """Services, commands, and what they left behind die; the host runs commands as before."""
     sleeper = host.popen(["sh", "-c", "sleep 1000 & setsid sleep 1000 & wait"])
-    eventually(lambda: has_started(host), timeout=5)
+    eventually(lambda: has_started(host), timeout=60)
     assert host.kill() >= 4
     assert host.services[0].state == "killed by SIGKILL"
     assert sleeper.wait() == -9
