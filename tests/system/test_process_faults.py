@@ -111,11 +111,16 @@ def test_everything_in_a_host_may_be_killed_and_the_host_goes_on(host):
     sleeper = host.popen(["sh", "-c", "sleep 1000 & setsid sleep 1000 & wait"])
     eventually(lambda: has_started(host), timeout=60)
     assert host.kill() >= 4
-    assert host.services[0].state == "killed by SIGKILL"
+    eventually(lambda: was_killed(host.services[0]), timeout=60)
     assert sleeper.wait() == -9
     assert host.run(["true"]).returncode == 0
     assert host.kill() == 0
     host.services[0].restart()
+
+
+def was_killed(service):
+    """Assert that a service's end has been told."""
+    assert service.state == "killed by SIGKILL"
 
 
 def has_started(host):
