@@ -21,6 +21,7 @@
 
 #include "../common/sys.h"
 #include "mount_request.h"
+#include "paths.h"
 
 enum { BELOW_MAX = 200, TABLE_SIZE = 512 << 10 };
 
@@ -53,20 +54,6 @@ static int read_table(struct mounting *m)
     return 0;
 }
 
-/* Undoes the \040 of proc(5) mountinfo, in place. */
-static void unescape(char *text)
-{
-    char *to = text;
-    for (; *text; text++)
-        if (text[0] == '\\' && text[1] >= '0' && text[1] <= '3' && text[2] && text[3]) {
-            *to++ = (char)((text[1] - '0') * 64 + (text[2] - '0') * 8 + (text[3] - '0'));
-            text += 3;
-        } else {
-            *to++ = *text;
-        }
-    *to = 0;
-}
-
 /* The fifth word of a line of mountinfo is where it is mounted. */
 static char *take_path(char **line)
 {
@@ -77,7 +64,7 @@ static char *take_path(char **line)
     if (!word)
         return NULL;
     word[strcspn(word, " \n")] = 0;
-    unescape(word);
+    path_unescape(word);
     return word;
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "../common/sys.h"
+#include "paths.h"
 #include "root.h"
 
 int step_begins(struct steps *steps, const char *step, const char *object)
@@ -117,18 +118,9 @@ int root_make_storage(const struct template *template, struct steps *steps)
 /* Makes every directory of `path` below our tmpfs. */
 static int make_path(const char *path)
 {
-    char whole[PATH_SIZE + 16];
-    int length = snprintf(whole, sizeof whole, "/proc/c/%s", path);
-    for (int i = 8; i <= length; i++) {
-        if (whole[i] != '/' && whole[i] != 0)
-            continue;
-        char kept = whole[i];
-        whole[i] = 0;
-        if (mkdir(whole, 0755) < 0 && errno != EEXIST)
-            return -1;
-        whole[i] = kept;
-    }
-    return 0;
+    char whole[PATH_SIZE + 32];
+    snprintf(whole, sizeof whole, "/proc/c/%s", path);
+    return path_make(whole, sizeof "/proc/c/" - 1);
 }
 
 /* Their owner is of the machine; of ids that are not mapped here it stays ours. */

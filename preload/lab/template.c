@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "../common/sys.h"
+#include "paths.h"
 #include "skeleton.h"
 
 #define OLD "/proc/old"
@@ -255,20 +256,6 @@ static int add_bind(struct template *template, const char *path, int writable, s
     return 0;
 }
 
-/* Undoes the \040 of proc(5) mountinfo, in place. */
-static void unescape(char *text)
-{
-    char *to = text;
-    for (; *text; text++)
-        if (text[0] == '\\' && text[1] >= '0' && text[1] <= '3' && text[2] && text[3]) {
-            *to++ = (char)((text[1] - '0') * 64 + (text[2] - '0') * 8 + (text[3] - '0'));
-            text += 3;
-        } else {
-            *to++ = *text;
-        }
-    *to = 0;
-}
-
 /* Whether a mount of the machine's is none of ours: what this user cannot get to, it does not see outside either; and
    the containers of an engine come and go, and could not be removed while we hold what is mounted in them. */
 static int is_for_others(const char *path)
@@ -292,7 +279,7 @@ static int add_mounts_below(struct template *template, struct pc_failure *failur
     while (result == 0 && fgets(line, sizeof line, table)) {
         if (sscanf(line, "%*s %*s %*s %*s %1030s", path) != 1)
             continue;
-        unescape(path);
+        path_unescape(path);
         if (strncmp(path, OLD "/", OLD_LENGTH + 1) != 0)
             continue;
         char *below = path + OLD_LENGTH + 1, name[64];

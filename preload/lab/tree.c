@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "../common/sys.h"
+#include "paths.h"
 #include "root.h"
 
 #define UPPER "/proc/c/root"
@@ -62,17 +63,8 @@ static int cover_root(struct steps *steps)
 static int make_path(const char *path)
 {
     char whole[PATH_SIZE + 1];
-    int length = snprintf(whole, sizeof whole, "/%s", path);
-    for (int i = 1; i <= length; i++) {
-        if (whole[i] != '/' && whole[i] != 0)
-            continue;
-        char kept = whole[i];
-        whole[i] = 0;
-        if (mkdir(whole, 0755) < 0 && errno != EEXIST)
-            return -1;
-        whole[i] = kept;
-    }
-    return 0;
+    snprintf(whole, sizeof whole, "/%s", path);
+    return path_make(whole, 1);
 }
 
 /* Their places are looked up in the new root, where the tree's own links lead. */
