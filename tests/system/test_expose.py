@@ -11,9 +11,9 @@ import struct
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
+from descriptors import descriptors
 
 from pytest_poorcontainer import LabError, Network, PoorContainerError, UsageError, machine
 
@@ -119,11 +119,6 @@ def is_reset(address):
     except ConnectionResetError:
         return True
     return False
-
-
-def descriptors():
-    """Return the numbers of this process's descriptors."""
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 def is_refused(address):
