@@ -63,7 +63,7 @@ __all__ = [
 _LAB = "pytest_poorcontainer.lab.client"
 # False where something else in this process may have a lab: a test that runs pytest inside pytest, a program that calls
 # pytest.main. Then it is theirs to end, and ends with the process.
-_OUR_LAB = pytest.StashKey[bool]()
+_OUR_LAB: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from stats import Section, Table, Target, paragraph, percentile, spread
@@ -82,6 +82,7 @@ def plugin_off(*, quick: bool, **_: object) -> Section:
     taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         Path(directory, "test_one.py").write_text("def test_one():\n    pass\n")
+        Path(directory, f"{EMPTY}.py").write_text('"""Nothing."""\n')
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "POOR_CONTAINER"))
         }
@@ -90,46 +91,36 @@ def plugin_off(*, quick: bool, **_: object) -> Section:
             "PYTHONDONTWRITEBYTECODE": "",
             "PYTHONPYCACHEPREFIX": f"{directory}/cache",
             "PYTHONHASHSEED": "0",
+            "PYTHONPATH": directory,
         }
         patience = PATIENCE
         for number in range(-1, rounds):
             for way in random.sample(list(ways), len(ways)):
                 patience = rest(0.02, patience)
-                figures = timed(ways[way][0], directory, environment | ways[way][1])
+                figures = timed(ways[way].argv, directory, environment | ways[way].environment)
                 if number >= 0:
                     taken[way].append(figures)
         loaded = loaded_modules(directory)
     section = Section("plugin-off", "The plugin loaded but off: pytest --co")
-    header = (
-        "",
-        "runs",
-        "wall ms: fastest",
-        "median",
-        "p10",
-        "p90",
-        "CPU ms: median",
-        "paired difference, wall",
-        "CPU",
-    )
+    header = ("", "runs", "wall ms: median", "p10", "p90", "CPU ms: median", "more than", "wall ms", "CPU ms")
     table = Table(header)
     for way, figures in taken.items():
-        against = taken["other plugins, without" if way.startswith("other") else "without"]
-        gaps = [[one[kind] - other[kind] for one, other in zip(figures, against, strict=True)] for kind in (0, 1)]
+        peer = ways[way].peer
+        gaps = [[one[kind] - other[kind] for one, other in zip(figures, taken[peer], strict=True)] for kind in (0, 1)]
         walls, cpus = zip(*figures, strict=True)
-        paired = [percentile(gap, 0.5) for gap in gaps]
-        table.rows.append([way, rounds, min(walls), *spread(walls), percentile(cpus, 0.5), *paired])
-        if way == "off":
-            fastest = min(wall for wall, _ in against)
-            section.targets.append(Target("fastest run, less the fastest without", min(walls) - fastest, 5.0, "ms"))
+        more = [percentile(gap, 0.5) for gap in gaps]
+        table.rows.append([way, rounds, *spread(walls), percentile(cpus, 0.5), peer, *more])
+        if ways[way].is_ours:
+            section.targets.append(Target(f"{way}, more than {peer}: wall", more[0], 5.0, "ms"))
     section.targets.append(Target("of scapy, pyroute2, asyncio in sys.modules", len(loaded), 0))
     section.parts += [
         paragraph(
-            f"""One test in an empty directory, bytecode cached. `without`, twice, so that the second shows the noise,
-            and `off` have no other plugin (`PYTEST_DISABLE_PLUGIN_AUTOLOAD`), which is the dearest case: nobody else
-            has imported anything. The others have all that is installed here, the peer with `-p no:poor-container`.
-            All take turns in shuffled order. What else happens on the machine only adds time, here often more than what
-            is looked for, so the fastest runs are compared; the last columns show how far medians stray for two runs
-            that are alike. Loaded by the plugin alone:
+            f"""One test in an empty directory, bytecode cached, all ways in turns in shuffled order. What one way takes
+            more than another is the median of the differences within a turn; an empty plugin against itself shows how
+            far that strays. The first four load no other plugin (`PYTEST_DISABLE_PLUGIN_AUTOLOAD`): nobody else has
+            imported anything. They name theirs with `-p`, for which pytest reads the metadata of all that is installed;
+            so the peer is a plugin that is an empty file. The last two have all plugins that are installed here, as
+            in daily use, the peer with `-p no:poor-container`. Loaded by the plugin alone:
             {", ".join(loaded) or "none of scapy, pyroute2, asyncio"}."""
         ),
         table,
@@ -137,16 +128,31 @@ def plugin_off(*, quick: bool, **_: object) -> Section:
     return section
 
 
-def ways_to_collect() -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Return the command and the environment of each way in which pytest is started, by its name in the table."""
+EMPTY = "empty_plugin"
+
+
+class Way(NamedTuple):
+    """A way to start pytest."""
+
+    argv: list[str]
+    environment: dict[str, str]
+    peer: str
+    """The way that it is compared with."""
+    is_ours: bool = False
+
+
+def ways_to_collect() -> dict[str, Way]:
+    """Return the ways in which pytest is started, by their names in the table."""
     base = [sys.executable, "-m", "pytest", "--co", "-q", "-p", "no:cacheprovider"]
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    empty = [*base, "-p", EMPTY]
     return {
-        "without": (base, alone),
-        "without, again": (base, alone),
-        "off": ([*base, "-p", "pytest_poorcontainer.plugin"], alone),
-        "other plugins, without": ([*base, "-p", "no:poor-container"], {}),
-        "other plugins, off": (base, {}),
+        "no plugin": Way(base, alone, "an empty plugin"),
+        "an empty plugin": Way(empty, alone, "an empty plugin"),
+        "an empty plugin, again": Way(empty, alone, "an empty plugin"),
+        "ours, off": Way([*base, "-p", "pytest_poorcontainer.plugin"], alone, "an empty plugin", is_ours=True),
+        "other plugins": Way([*base, "-p", "no:poor-container"], {}, "other plugins"),
+        "other plugins and ours, off": Way(base, {}, "other plugins", is_ours=True),
     }
 
 

@@ -11,7 +11,6 @@ import pytest
 HEAVY = ("asyncio", "pyroute2", "scapy", "cloudpickle", "difflib", "subprocess", "tempfile", "ctypes")
 OURS_WHEN_OFF = {
     "pytest_poorcontainer",
-    "pytest_poorcontainer.errors",
     "pytest_poorcontainer.fixtures",
     "pytest_poorcontainer.fixtures._gate",
     "pytest_poorcontainer.fixtures._options",
@@ -23,17 +22,21 @@ OURS_WHEN_OFF = {
     "pytest_poorcontainer.hookspecs",
     "pytest_poorcontainer.plugin",
 }
+BEFORE_PLAIN_IMPORTS = {"pytest_poorcontainer", "pytest_poorcontainer.plugin", "pytest_poorcontainer.fixtures"}
 PROBE = """
     import json, sys
     def pytest_unconfigure():
         with open("modules.json", "w") as file:
-            json.dump(sorted(sys.modules), file)
+            loaders = {name: getattr(module, "__loader__", None) for name, module in sys.modules.items()}
+            json.dump({name: type(loader).__name__ for name, loader in loaders.items()}, file)
 """
 
 
-def modules(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, *args: str) -> set[str]:
-    """Return what is loaded at the end of a pytest of its own, with no plugin but those in ``args``."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+def modules(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, *args: str, alone: bool = True
+) -> dict[str, str]:
+    """Return what a pytest of its own has loaded in the end, and by what; ``alone``: no plugin but in ``args``."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1" if alone else "")
     pytester.makeconftest(PROBE)
     pytester.makepyfile(
         """
@@ -46,16 +49,16 @@ def modules(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, *args: s
         """,
     )
     subprocess.run([sys.executable, "-m", "pytest", *args], cwd=pytester.path, stdout=subprocess.DEVNULL, check=True)
-    return set(json.loads((pytester.path / "modules.json").read_text()))
+    return dict(json.loads((pytester.path / "modules.json").read_text()))
 
 
 @pytest.mark.parametrize("args", [("--collect-only",), ()])
 def test_loaded_but_off_imports_pytest_alone(pytester, monkeypatch, args):
     """Off, neither collecting nor skipping loads a heavy module, our network package, or anything pytest had not."""
     without = modules(pytester, monkeypatch, "--collect-only")
-    added = modules(pytester, monkeypatch, "-p", "pytest_poorcontainer.plugin", *args) - without
+    added = modules(pytester, monkeypatch, "-p", "pytest_poorcontainer.plugin", *args).keys() - without.keys()
     assert {name for name in added if name.startswith("pytest_poorcontainer")} == OURS_WHEN_OFF
-    assert not [name for name in added | without if name.split(".")[0] in ("pyroute2", "scapy", "asyncio")]
+    assert not [name for name in added | without.keys() if name.split(".")[0] in ("pyroute2", "scapy", "asyncio")]
     assert not [name for name in added if name.split(".")[0] in HEAVY]
 
 
@@ -63,5 +66,12 @@ def test_on_but_unused_builds_nothing(pytester, monkeypatch):
     """Collecting with the plugin on reads the markers and still loads no network package."""
     loaded = modules(pytester, monkeypatch, "-p", "pytest_poorcontainer.plugin", "--poor-container", "--collect-only")
     assert "pytest_poorcontainer.fixtures._marker" in loaded
-    assert not loaded & {"pytest_poorcontainer.network", "pytest_poorcontainer.fixtures._factory"}
+    assert not loaded.keys() & {"pytest_poorcontainer.network", "pytest_poorcontainer.fixtures._factory"}
     assert not [name for name in loaded if name.split(".")[0] in ("pyroute2", "scapy", "asyncio")]
+
+
+def test_our_modules_are_imported_plainly(pytester, monkeypatch):
+    """Of a plugin pytest rewrites the assertions; of ours only in the modules that come before we can say no."""
+    loaded = modules(pytester, monkeypatch, "--collect-only", alone=False)
+    rewritten = {name for name, loader in loaded.items() if loader == "AssertionRewritingHook"}
+    assert {name for name in rewritten if name.startswith("pytest_poorcontainer")} == BEFORE_PLAIN_IMPORTS
