@@ -30,15 +30,29 @@ static int is_one_of(const char *name, const char *const *list, size_t count)
     return 0;
 }
 
-int template_bind(const char *from, const char *to, int readonly)
+static int bind_tree(const char *from, const char *to, int readonly, unsigned below)
 {
-    CLEANUP_FD int tree = pc_open_tree(AT_FDCWD, from, OPEN_TREE_CLONE | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW);
+    CLEANUP_FD int tree = pc_open_tree(AT_FDCWD, from, OPEN_TREE_CLONE | below | AT_SYMLINK_NOFOLLOW);
     if (tree < 0)
         return -1;
     uint64_t set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (readonly ? MOUNT_ATTR_RDONLY : 0);
     if (pc_mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, set, 0) < 0)
         return -1;
     return pc_move_mount(tree, AT_FDCWD, to);
+}
+
+int template_bind(const char *from, const char *to, int readonly)
+{
+    return bind_tree(from, to, readonly, AT_RECURSIVE);
+}
+
+/* Without what is mounted below, which each container would copy and none can see: over /sys and /proc it mounts its
+   own. A user namespace may not uncover what it got covered (mount_namespaces(7)), so there all come along. */
+static int bind_alone(const char *from, const char *to, int readonly)
+{
+    if (bind_tree(from, to, readonly, 0) == 0)
+        return 0;
+    return errno == EINVAL ? template_bind(from, to, readonly) : -1;
 }
 
 int template_begin(struct pc_failure *failure)
@@ -297,9 +311,9 @@ static int add_mounts_below(struct template *template, struct pc_failure *failur
 /* The machine's proc alone stays. */
 int template_end(struct pc_failure *failure)
 {
-    if (template_bind(OLD "/sys", "/sys", 1) < 0)
+    if (bind_alone(OLD "/sys", "/sys", 1) < 0)
         return pc_fail(failure, "bind read-only", "/sys");
-    if (template_bind(OLD "/proc", MACHINE_PROC, 0) < 0)
+    if (bind_alone(OLD "/proc", MACHINE_PROC, 0) < 0)
         return pc_fail(failure, "keep", "the machine's /proc");
     if (umount2(OLD, MNT_DETACH) < 0)
         return pc_fail(failure, "unmount", "the machine's root");
