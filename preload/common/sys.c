@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -79,6 +80,13 @@ int pc_write_file(int dirfd, const char *path, const char *text, size_t length)
     if (written >= 0 && (size_t)written != length)
         errno = EIO;
     return written == (ssize_t)length ? 0 : -1;
+}
+
+void pc_forget(void *memory, size_t size)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = ((uintptr_t)memory + page - 1) & ~(page - 1), end = ((uintptr_t)memory + size) & ~(page - 1);
+    if (end > start)
+        madvise((void *)start, end - start, MADV_DONTNEED);
 }
 
 int64_t pc_now_us(void)

@@ -7,6 +7,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* For a large table of which few pages are used: it comes after all other variables, so that those lie
+   together. Each container's processes would have page tables for whatever lies between (4 KiB for 2 MiB). */
+#define PC_LAST __attribute__((common))
+/* For what a forked child gives back: so that its first page is its own. */
+#define PC_PAGED __attribute__((aligned(4096)))
+/* Gives this process's copy of some memory back, of which only whole pages go: it is zero from now on. */
+void pc_forget(void *memory, size_t size);
+
 /* Closes a descriptor when the variable goes out of scope; -1 means none. */
 #define CLEANUP_FD __attribute__((cleanup(pc_cleanup_fd)))
 void pc_cleanup_fd(int *fd);

@@ -43,7 +43,7 @@ struct request {
 };
 
 /* What is being built: pytest asks ahead, and asks for other things meanwhile. */
-static struct request requests[CREATE_MAX];
+PC_PAGED static struct request requests[CREATE_MAX];
 
 /* For each container, by its place in the registry, what its processes of ours share: which of
    them waits for requests (init.c). One mapping for all: a page for each would be 4 KiB more. */
@@ -422,6 +422,11 @@ void create_progress(int fabric, const struct pollfd *polls)
         if (requests[i].count > 0 && progress(&requests[i], fabric, polls[i].revents != 0, &failure) < 0)
             fail(&requests[i], &failure);
     }
+}
+
+void create_forget(void)
+{
+    pc_forget(requests, sizeof requests);
 }
 
 int create_is_busy(void)

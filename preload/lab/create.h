@@ -23,6 +23,8 @@ int create_is_busy(void);
 void create_polls(struct pollfd *polls);
 /* Goes on with what has news, after poll(); answers what is complete or has failed. */
 void create_progress(int fabric, const struct pollfd *polls);
+/* In a container's first process: gives back its copy of all requests, and with it what it was told to be. */
+void create_forget(void);
 /* Ends what is under way. */
 void create_abandon(void);
 

@@ -22,11 +22,13 @@
 #include "../common/sys.h"
 #include "command.h"
 #include "container.h"
+#include "create.h"
 #include "file.h"
 #include "launch.h"
 #include "lifeline.h"
 #include "proxy.h"
 #include "pty.h"
+#include "registry.h"
 
 static void answer_socket(int agent, struct pc_in *in)
 {
@@ -289,6 +291,9 @@ _Noreturn void init_run(int agent_socket, int lab, int rootless_ids, const struc
     drop_capabilities(spec);
     for (int i = 0; i < spec->limit_count; i++)
         launch_limit(&spec->limits[i]);
+    /* Or what the lab writes there from now on would be a copy, for as long as we live. */
+    create_forget();
+    registry_forget();
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     umask_for_commands();
     prctl(PR_SET_NAME, "pc-init", 0, 0, 0);

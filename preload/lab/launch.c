@@ -23,7 +23,7 @@
 
 enum { ARGS_MAX = 65536, ENV_MAX = 8192, PATH_SIZE = 4096 };
 
-static char *args[ARGS_MAX + 1];
+PC_LAST char *launch_args[ARGS_MAX + 1];
 static char *environment[ENV_MAX + 2];
 
 static struct rlimit files; /* of commands; rlim_max 0: as it is */
@@ -85,8 +85,8 @@ static int parse(struct pc_in *in, struct command *command, struct pc_failure *f
         switch (cursor.field.type) {
         case PC_F_ARG:
             if (command->arg_count == ARGS_MAX)
-                return pc_fail_as(failure, "exec", args[0], E2BIG, NULL);
-            args[command->arg_count++] = value;
+                return pc_fail_as(failure, "exec", launch_args[0], E2BIG, NULL);
+            launch_args[command->arg_count++] = value;
             break;
         case PC_F_ENV:
             if (command->env_count == ENV_MAX)
@@ -183,8 +183,8 @@ static int exec_in_path(void)
     static char path[PATH_SIZE];
     const char *directories = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     int error = ENOENT;
-    if (strchr(args[0], '/') || !args[0][0]) {
-        execve(args[0], args, environment);
+    if (strchr(launch_args[0], '/') || !launch_args[0][0]) {
+        execve(launch_args[0], launch_args, environment);
         return errno;
     }
     for (char **entry = environment; *entry; entry++)
@@ -194,9 +194,9 @@ static int exec_in_path(void)
         int length = (int)strcspn(directories, ":");
         /* An empty entry is the current directory. A file is looked for first, as an
            execve(2) in vain costs five times as much. */
-        int size = snprintf(path, sizeof path, "%.*s/%s", length ? length : 1, length ? directories : ".", args[0]);
+        int size = snprintf(path, sizeof path, "%.*s/%s", length ? length : 1, length ? directories : ".", launch_args[0]);
         if (size < PATH_SIZE && access(path, F_OK) == 0)
-            execve(path, args, environment);
+            execve(path, launch_args, environment);
         if (size < PATH_SIZE && errno == EACCES)
             error = EACCES; /* a later directory may have a better one */
         else if (size < PATH_SIZE && errno != ENOENT && errno != ENOTDIR)
@@ -227,14 +227,14 @@ static _Noreturn void run(const struct command *command, struct pc_failure *fail
     else if (command->cwd && !is_reachable())
         pc_fail_as(failure, "have as working directory", command->cwd, EXDEV, "it is not below the container's root, or has been removed");
     else if (place_fds(command) < 0)
-        pc_fail(failure, "place the descriptors of", args[0]);
+        pc_fail(failure, "place the descriptors of", launch_args[0]);
     else if (set_limits() < 0)
-        pc_fail_as(failure, "set the limits (rlimits) of", args[0], errno, errno == EPERM ? "a hard limit can only be lowered" : NULL);
+        pc_fail_as(failure, "set the limits (rlimits) of", launch_args[0], errno, errno == EPERM ? "a hard limit can only be lowered" : NULL);
     else if (command->terminal && ioctl(0, TIOCSCTTY, 0) < 0)
-        pc_fail(failure, "take as its terminal the standard input of", args[0]);
+        pc_fail(failure, "take as its terminal the standard input of", launch_args[0]);
     else {
         sigprocmask(SIG_SETMASK, &none, NULL);
-        pc_fail_as(failure, "exec", args[0], exec_in_path(), NULL);
+        pc_fail_as(failure, "exec", launch_args[0], exec_in_path(), NULL);
     }
     _exit(127);
 }
@@ -257,7 +257,7 @@ static pid_t copy_with_clock(const struct command *command, struct told *told)
         if (told->pid == 0)
             return 0;
         if (told->pid < 0)
-            pc_fail(&told->failure, "start a process for", args[0]);
+            pc_fail(&told->failure, "start a process for", launch_args[0]);
         _exit(0);
     }
     while (middle > 0 && waitpid(middle, NULL, 0) < 0 && errno == EINTR)
@@ -278,17 +278,17 @@ pid_t launch(struct pc_in *in, int rootless_ids, struct pc_failure *failure)
 {
     static struct command command;
     memset(&command, 0, sizeof command); /* a watcher launches one command after another */
-    args[0] = NULL;
+    launch_args[0] = NULL;
     if (parse(in, &command, failure) < 0)
         return -1;
-    args[command.arg_count] = environment[command.env_count] = NULL;
+    launch_args[command.arg_count] = environment[command.env_count] = NULL;
     command.map_ids = command.who && rootless_ids == 1 && command.user.uid != 0;
     struct told *told = NULL;
     pid_t pid;
     if (command.map_ids || command.clock) {
         told = mmap(NULL, sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         if (told == MAP_FAILED)
-            return pc_fail(failure, "start a process for", args[0]);
+            return pc_fail(failure, "start a process for", launch_args[0]);
         told->pid = -1;
         pid = copy(&command, told);
     } else {
@@ -299,7 +299,7 @@ pid_t launch(struct pc_in *in, int rootless_ids, struct pc_failure *failure)
     if (told)
         *failure = told->failure;
     if (pid < 0 && !failure->step)
-        pc_fail(failure, "start a process for", args[0]);
+        pc_fail(failure, "start a process for", launch_args[0]);
     if (told)
         munmap(told, sizeof *told); /* a watcher launches many */
     if (pid < 0 || !failure->step)

@@ -34,14 +34,14 @@ struct limited {
     int ended;          /* the container is dead, the group only has to go */
     char name[GROUP_NAME_SIZE];
 };
-static struct limited limited[CONTAINERS_MAX];
+PC_LAST struct limited limit_table[CONTAINERS_MAX];
 static uint32_t used; /* entries at and beyond this were never used */
 
 static struct limited *find(uint32_t container)
 {
     for (uint32_t i = 0; i < used; i++)
-        if (limited[i].container == container)
-            return &limited[i];
+        if (limit_table[i].container == container)
+            return &limit_table[i];
     return NULL;
 }
 
@@ -49,7 +49,7 @@ static struct limited *add(void)
 {
     struct limited *free = find(0);
     if (!free && used < CONTAINERS_MAX)
-        free = &limited[used++];
+        free = &limit_table[used++];
     return free;
 }
 
@@ -99,8 +99,8 @@ static void remove_soon(struct limited *group)
 static void remove_late(void)
 {
     for (uint32_t i = 0; i < used; i++)
-        if (limited[i].container && limited[i].ended)
-            remove_groups(&limited[i]);
+        if (limit_table[i].container && limit_table[i].ended)
+            remove_groups(&limit_table[i]);
 }
 
 static int is_name(const char *text, size_t length)
@@ -165,17 +165,17 @@ void limit_end_all(void)
 {
     const int64_t deadline = pc_now_us() + DEATH_PATIENCE_US;
     for (uint32_t i = 0; i < used; i++) {
-        struct container *container = limited[i].container ? registry_find(limited[i].container) : NULL;
+        struct container *container = limit_table[i].container ? registry_find(limit_table[i].container) : NULL;
         if (container)
             registry_kill(container);
     }
     for (uint32_t i = 0; i < used; i++) {
-        const struct container *container = limited[i].container ? registry_find(limited[i].container) : NULL;
+        const struct container *container = limit_table[i].container ? registry_find(limit_table[i].container) : NULL;
         struct pollfd death = { .fd = container ? container->pidfd : -1, .events = POLLIN };
         const int64_t left = deadline - pc_now_us();
         if (container && left > 0)
             poll(&death, 1, (int)(left / 1000));
-        if (limited[i].container)
-            remove_soon(&limited[i]);
+        if (limit_table[i].container)
+            remove_soon(&limit_table[i]);
     }
 }

@@ -37,7 +37,7 @@ struct cover {
     int count;
 };
 
-static char table[TABLE_SIZE];
+PC_LAST char cover_table[TABLE_SIZE];
 
 static int read_table(struct mounting *m)
 {
@@ -45,12 +45,12 @@ static int read_table(struct mounting *m)
     CLEANUP_FD int fd = openat(m->proc, "self/mountinfo", O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return pc_fail(m->failure, "read", "the container's mountinfo");
-    for (ssize_t got; (got = read(fd, table + length, sizeof table - 1 - length)) != 0; length += (size_t)got)
+    for (ssize_t got; (got = read(fd, cover_table + length, sizeof cover_table - 1 - length)) != 0; length += (size_t)got)
         if (got < 0)
             return pc_fail(m->failure, "read", "the container's mountinfo");
-    if (length == sizeof table - 1)
+    if (length == sizeof cover_table - 1)
         return pc_fail_as(m->failure, "read", "the container's mountinfo", E2BIG, "it has too many mounts");
-    table[length] = 0;
+    cover_table[length] = 0;
     return 0;
 }
 
@@ -103,7 +103,7 @@ static int take_along(struct mounting *m, struct cover *cover)
         return -1;
     static char *paths[4096];
     int count = 0;
-    for (char *line = table; *line;) {
+    for (char *line = cover_table; *line;) {
         char *path = take_path(&line);
         if (path && is_under(path, cover->path, cover->length) && count < 4096)
             paths[count++] = path;

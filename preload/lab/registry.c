@@ -12,50 +12,58 @@
 
 enum { DEATH_PATIENCE_MS = 10000 };
 
-static struct container containers[CONTAINERS_MAX];
-static uint32_t last_id;
-static uint32_t used; /* places at and beyond this were never used */
+/* One piece, to be given back as a whole. */
+PC_PAGED static struct {
+    uint32_t last_id;
+    uint32_t used; /* places at and beyond this were never used */
+    struct container containers[CONTAINERS_MAX];
+} registry;
 
 struct container *registry_add(void)
 {
     for (uint32_t i = 0; i < CONTAINERS_MAX; i++) {
-        if (containers[i].id != 0)
+        if (registry.containers[i].id != 0)
             continue;
-        if (i >= used)
-            used = i + 1;
-        containers[i] = (struct container){ .id = ++last_id, .pidfd = -1, .status = -1, .netlink = -1, .mounts = -1, .line = -1 };
-        return &containers[i];
+        if (i >= registry.used)
+            registry.used = i + 1;
+        registry.containers[i] = (struct container){ .id = ++registry.last_id, .pidfd = -1, .status = -1, .netlink = -1, .mounts = -1, .line = -1 };
+        return &registry.containers[i];
     }
     return NULL;
 }
 
+void registry_forget(void)
+{
+    pc_forget(&registry, sizeof registry);
+}
+
 uint32_t registry_place(const struct container *container)
 {
-    return (uint32_t)(container - containers);
+    return (uint32_t)(container - registry.containers);
 }
 
 struct container *registry_find(uint32_t id)
 {
-    for (uint32_t i = 0; i < used; i++)
-        if (containers[i].id == id && id != 0)
-            return &containers[i];
+    for (uint32_t i = 0; i < registry.used; i++)
+        if (registry.containers[i].id == id && id != 0)
+            return &registry.containers[i];
     return NULL;
 }
 
 struct container *registry_next(uint32_t id)
 {
     struct container *next = NULL;
-    for (uint32_t i = 0; i < used; i++)
-        if (containers[i].id > id && (!next || containers[i].id < next->id))
-            next = &containers[i];
+    for (uint32_t i = 0; i < registry.used; i++)
+        if (registry.containers[i].id > id && (!next || registry.containers[i].id < next->id))
+            next = &registry.containers[i];
     return next;
 }
 
 struct container *registry_find_pid(pid_t pid)
 {
-    for (uint32_t i = 0; i < used; i++)
-        if (containers[i].id != 0 && containers[i].pid == pid)
-            return &containers[i];
+    for (uint32_t i = 0; i < registry.used; i++)
+        if (registry.containers[i].id != 0 && registry.containers[i].pid == pid)
+            return &registry.containers[i];
     return NULL;
 }
 

@@ -24,6 +24,8 @@ struct container *registry_add(void);
 struct container *registry_find(uint32_t id);
 /* The number of its place, below CONTAINERS_MAX. */
 uint32_t registry_place(const struct container *container);
+/* In a process that has nothing to do with them: gives back its copy of what was known. */
+void registry_forget(void);
 /* The one with the least id above this; NULL: there is none. */
 struct container *registry_next(uint32_t id);
 struct container *registry_find_pid(pid_t pid);

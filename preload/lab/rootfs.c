@@ -19,7 +19,7 @@
 
 #define TREE "/proc/lower/root"
 
-static struct rootfs all[ROOTFS_MAX];
+PC_LAST struct rootfs rootfs_table[ROOTFS_MAX];
 static uint32_t last;
 
 struct request {
@@ -39,8 +39,8 @@ struct outcome {
 const struct rootfs *rootfs_find(uint32_t number)
 {
     for (int i = 0; i < ROOTFS_MAX; i++)
-        if (number != 0 && all[i].number == number)
-            return &all[i];
+        if (number != 0 && rootfs_table[i].number == number)
+            return &rootfs_table[i];
     return NULL;
 }
 
@@ -181,8 +181,8 @@ static int build_in_child(const struct request *request, struct outcome *outcome
 static struct rootfs *free_place(void)
 {
     for (int i = 0; i < ROOTFS_MAX; i++)
-        if (all[i].number == 0)
-            return &all[i];
+        if (rootfs_table[i].number == 0)
+            return &rootfs_table[i];
     return NULL;
 }
 
@@ -235,7 +235,7 @@ void rootfs_serve_end(struct pc_in *in)
         const struct rootfs *found = cursor.field.type == PC_F_ROOTFS ? rootfs_find(pc_u32(&cursor, value)) : NULL;
         if (!found)
             continue;
-        struct rootfs *rootfs = &all[found - all];
+        struct rootfs *rootfs = &rootfs_table[found - rootfs_table];
         close(rootfs->mounts);
         rootfs->number = 0;
     }

@@ -11,7 +11,7 @@
 
 enum { FIELDS = 7, FILE_SIZE = 256 << 10 };
 
-static char text[FILE_SIZE + 1];
+PC_LAST char user_file[FILE_SIZE + 1];
 
 /* The C library's getpwnam would load plug-ins (nsswitch); a static program cannot. */
 static int load(const char *path)
@@ -20,9 +20,9 @@ static int load(const char *path)
     if (fd < 0)
         return -1;
     size_t done = 0;
-    for (ssize_t got; (got = read(fd, text + done, FILE_SIZE - done)) > 0;)
+    for (ssize_t got; (got = read(fd, user_file + done, FILE_SIZE - done)) > 0;)
         done += (size_t)got;
-    text[done] = 0;
+    user_file[done] = 0;
     return 0;
 }
 
@@ -69,7 +69,7 @@ static int is_number(const char *who, unsigned long *number)
 
 int user_find(const char *who, struct user *user)
 {
-    char *fields[FIELDS], *at = text;
+    char *fields[FIELDS], *at = user_file;
     static char name[64];
     unsigned long number;
     int numeric = is_number(who, &number), found = 0;
@@ -99,7 +99,7 @@ int user_find(const char *who, struct user *user)
     user->groups[user->group_count++] = user->gid;
     if (!name[0] || load("/etc/group") < 0)
         return 0;
-    at = text;
+    at = user_file;
     for (int count; (count = next_line(&at, fields)) >= 0;)
         if (count >= 4 && lists(fields[3], name) && user->group_count < GROUPS_MAX)
             user->groups[user->group_count++] = (gid_t)strtoul(fields[2], NULL, 10);
