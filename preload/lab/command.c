@@ -18,11 +18,13 @@
 #include "family.h"
 #include "launch.h"
 
-enum { KILL_PATIENCE_MS = 4000, KILL_PAUSE_MS = 20 };
+enum { KILL_PATIENCE_MS = 4000, KILL_PAUSE_MS = 20, BUSY_AFTER_MS = 5 };
 
 struct watcher {
     int control;
     int signals;
+    int requests;        /* the agent's socket; -1: they are somebody else's business */
+    void (*busy)(void);
     pid_t command; /* 0 once its death was reported */
     int killing;
     int64_t kill_until;
@@ -53,6 +55,14 @@ static int reap_children(struct watcher *watcher)
     }
 }
 
+static void leave_requests(struct watcher *watcher)
+{
+    if (watcher->requests < 0)
+        return;
+    watcher->requests = -1;
+    watcher->busy();
+}
+
 static void serve(struct watcher *watcher)
 {
     struct pc_in in;
@@ -66,6 +76,7 @@ static void serve(struct watcher *watcher)
     }
     if (got > 0 && in.header.op == PC_KILL_TREE && !watcher->killing) {
         watcher->killing = 1;
+        leave_requests(watcher); /* to kill takes its time */
         watcher->kill_until = pc_now_us() + KILL_PATIENCE_MS * 1000;
     }
     if (got > 0 && in.header.op == PC_SIGNAL && watcher->command > 0) {
@@ -82,11 +93,14 @@ static void watch(struct watcher *watcher)
 {
     struct pc_out out;
     while (reap_children(watcher)) {
-        struct pollfd polls[2] = { { .fd = watcher->control, .events = POLLIN }, { .fd = watcher->signals, .events = POLLIN } };
+        struct pollfd polls[3] = { { .fd = watcher->control, .events = POLLIN }, { .fd = watcher->signals, .events = POLLIN }, { .fd = watcher->requests, .events = POLLIN } };
         if (watcher->killing)
             family_kill();
-        if (poll(polls, 2, watcher->killing ? KILL_PAUSE_MS : -1) < 0 && errno != EINTR)
+        const int ready = poll(polls, 3, watcher->killing ? KILL_PAUSE_MS : watcher->requests >= 0 ? BUSY_AFTER_MS : -1);
+        if (ready < 0 && errno != EINTR)
             _exit(1);
+        if (ready == 0 || (ready > 0 && polls[2].revents))
+            leave_requests(watcher);
         if (polls[1].revents & POLLIN) {
             struct signalfd_siginfo ignored;
             while (read(watcher->signals, &ignored, sizeof ignored) > 0)
@@ -105,9 +119,9 @@ static void watch(struct watcher *watcher)
     }
 }
 
-void command_watch(struct pc_in *in, const struct agent *agent, void (*started)(void))
+void command_watch(struct pc_in *in, const struct agent *agent, void (*busy)(void))
 {
-    struct watcher watcher = { .control = in->fd_count > 0 ? in->fds[0] : -1, .signals = agent->signals };
+    struct watcher watcher = { .control = in->fd_count > 0 ? in->fds[0] : -1, .signals = agent->signals, .requests = busy ? agent->socket : -1, .busy = busy };
     struct pc_failure failure = { 0 };
     struct pc_out out;
     if (in->fd_count < 4) {
@@ -127,7 +141,6 @@ void command_watch(struct pc_in *in, const struct agent *agent, void (*started)(
         /* The kernel translates the pid in the credentials for who receives them. It may be a
            zombie already, never gone: we have not waited for it. */
         pc_send(watcher.control, &out, NULL, 0, watcher.command);
-        started();
         watch(&watcher);
     }
     if (watcher.control >= 0)

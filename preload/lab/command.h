@@ -14,8 +14,9 @@ struct agent {
 };
 
 /* Serves a PC_EXEC in this process, which is the command's watcher until nothing of it is
-   left, and answers on the control descriptor that came with it. `started` is called when
-   the command runs; when it cannot, it is not. */
-void command_watch(struct pc_in *in, const struct agent *agent, void (*started)(void));
+   left, and answers on the control descriptor that came with it. Who waits for requests
+   otherwise gives `busy`: it is called when the command goes on for a while, or something
+   else is asked for meanwhile. Most commands end before. */
+void command_watch(struct pc_in *in, const struct agent *agent, void (*busy)(void));
 
 #endif
