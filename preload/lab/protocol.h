@@ -39,7 +39,6 @@ enum pc_op {
     PC_END = 17,    /* ID, any number of them */
     PC_MOUNT = 19,  /* ID, KIND, and as mount_request.h says: SOURCE, TARGET, OPTIONS.., FLAGS, VALUE.., fd -> VALUE.., fds */
     PC_HELPER = 20,     /* ARG.., ID (else in the fabric); fds: program, its control socket -> PID, a pidfd */
-    PC_LISTENER = 21,
     PC_KEEP = 22,       /* ACTION, ID..; fds: a listening socket, a memfd with what others are told, per ID its agent's */
     /* over a connection to that listening socket, one a connection */
     PC_KEPT_LIST = 23,  /* ID: only those above it -> IDS, at most 240; the memfd */

@@ -83,7 +83,6 @@ class Op(IntEnum):
     END = 17
     MOUNT = 19
     HELPER = 20
-    LISTENER = 21
     KEEP = 22
     KEPT_LIST = 23
     KEPT_ENTER = 24
