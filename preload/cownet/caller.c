@@ -19,7 +19,7 @@
 #include "../common/sys.h"
 #include "scope.h"
 
-enum { STATUS_SIZE = 16384, GROUPS_MAX = 1024, PAGE = 4096, USUAL = 256 /* bytes of a path */ };
+enum { STATUS_SIZE = 16384, GROUPS_MAX = 1024, PAGE = 4096, USUAL = 256 /* bytes of a path */, LINKS = 8 };
 
 static atomic_int ids_change;
 static __thread int entered_ids;
@@ -50,6 +50,27 @@ static const char *field(const char *status, const char *name)
     return at ? at + strlen(name) : "";
 }
 
+/* Finding the link is a good part of what reading it costs. So those of threads that ask twice in a row stay open, this thread's few. A link
+   is its thread's, not its number's: after its end reading it fails, whoever has the number then. */
+static long read_cwd(int tid, char *out, size_t size)
+{
+    static __thread struct link {
+        int tid, fd; /* fd 0: none */
+    } links[LINKS];
+    struct link *link = &links[(unsigned)tid % LINKS];
+    char path[64];
+    ssize_t length = -1;
+    if (link->fd > 0 && link->tid == tid && (length = readlinkat(link->fd, "", out, size)) >= 0)
+        return length;
+    snprintf(path, sizeof path, "/proc/%d/cwd", tid);
+    if (link->fd > 0)
+        close(link->fd);
+    link->fd = link->tid == tid ? open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC) : 0;
+    link->tid = tid;
+    length = link->fd > 0 ? readlinkat(link->fd, "", out, size) : readlink(path, out, size);
+    return length < 0 ? -errno : length;
+}
+
 long caller_find(struct caller *caller, const struct seccomp_notif *call, int listener)
 {
     const pid_t tid = (pid_t)call->pid;
@@ -59,6 +80,7 @@ long caller_find(struct caller *caller, const struct seccomp_notif *call, int li
     caller->asker.root = scope_root();
     caller->asker.ways = &caller->ways;
     caller->ways.nowhere = scope_nowhere();
+    caller->ways.read_cwd = read_cwd;
     caller->asker.set = scope_of(tid);
     return caller->asker.set ? 0 : -EPERM;
 }

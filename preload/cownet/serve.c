@@ -87,11 +87,17 @@ long serve_refuse(const struct caller *caller, const char *path, int error, cons
     return -error;
 }
 
-long serve_path(const struct caller *caller, int number, char *path)
+long serve_path_to_look(const struct caller *caller, int number, char *path)
 {
     const long length = caller_string(caller, ARG(caller, number), path, PATH_MAX);
     if (length == -EACCES)
         return serve_refuse(caller, NULL, EACCES, "the process keeps others from its memory (prctl(PR_SET_DUMPABLE)), so its path cannot be read");
+    return length;
+}
+
+long serve_path(const struct caller *caller, int number, char *path)
+{
+    const long length = serve_path_to_look(caller, number, path);
     /* Only now is it sure that it was this caller's memory. */
     return caller_waits(caller) ? length : -ESRCH;
 }

@@ -55,5 +55,7 @@ long serve_put_fd(const struct caller *caller, int fd, int place);
     } while (0)
 /* Reads a path; -EFAULT, -ENAMETOOLONG, -ESRCH when the caller has gone. */
 long serve_path(const struct caller *caller, int number, char *path);
+/* The same for calls that change nothing, neither files nor memory: if it was not this caller's memory, nobody gets the answer. */
+long serve_path_to_look(const struct caller *caller, int number, char *path);
 
 #endif

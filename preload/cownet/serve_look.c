@@ -63,10 +63,15 @@ long serve_fstat(struct caller *caller)
 }
 
 /* Where the path may be empty for the descriptor itself, it may also be NULL (Linux 6.11). */
+static int is_empty(const struct caller *caller, int number, int flags)
+{
+    return flags & AT_EMPTY_PATH && ARG(caller, number) == 0;
+}
+
 static long path_or_empty(struct caller *caller, int number, int flags, char *path)
 {
     path[0] = 0;
-    return flags & AT_EMPTY_PATH && ARG(caller, number) == 0 ? 0 : serve_path(caller, number, path);
+    return is_empty(caller, number, flags) ? 0 : serve_path(caller, number, path);
 }
 
 long serve_fstatat(struct caller *caller)
@@ -109,7 +114,8 @@ long serve_statfs(struct caller *caller)
 static long check_access(struct caller *caller, int dirfd, int path_number, int mode, int flags)
 {
     char path[PATH_MAX];
-    long result = path_or_empty(caller, path_number, flags, path);
+    path[0] = 0;
+    long result = is_empty(caller, path_number, flags) ? 0 : serve_path_to_look(caller, path_number, path);
     if (result >= 0)
         result = caller_enter(caller, 0);
     return result < 0 ? result : cow_faccessat(&caller->asker, dirfd, path, mode, flags);

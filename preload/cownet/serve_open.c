@@ -52,11 +52,19 @@ static long open_for(struct caller *caller, int dirfd, const char *path, int fla
     return fd < 0 ? fd : serve_give_fd(caller, (int)fd, flags & O_CLOEXEC);
 }
 
+/* `open` and openat; what is only read is given to the caller or to nobody. */
+static long open_at(struct caller *caller, int dirfd, int number)
+{
+    char path[PATH_MAX];
+    const int flags = ARG_INT(caller, number + 1), changes = flags & (O_ACCMODE | O_CREAT | O_TRUNC | O_PATH | O_TMPFILE);
+    const long length = changes ? serve_path(caller, number, path) : serve_path_to_look(caller, number, path);
+    return length < 0 ? length : open_for(caller, dirfd, path, flags, (mode_t)ARG(caller, number + 2), 0);
+}
+
 #ifdef __x86_64__
 long serve_open(struct caller *caller)
 {
-    PATH_ARGUMENT(caller, 0, path);
-    return open_for(caller, AT_FDCWD, path, ARG_INT(caller, 1), (mode_t)ARG(caller, 2), 0);
+    return open_at(caller, AT_FDCWD, 0);
 }
 
 long serve_creat(struct caller *caller)
@@ -68,8 +76,7 @@ long serve_creat(struct caller *caller)
 
 long serve_openat(struct caller *caller)
 {
-    PATH_ARGUMENT(caller, 1, path);
-    return open_for(caller, ARG_INT(caller, 0), path, ARG_INT(caller, 2), (mode_t)ARG(caller, 3), 0);
+    return open_at(caller, ARG_INT(caller, 0), 1);
 }
 
 long serve_openat2(struct caller *caller)

@@ -44,10 +44,12 @@ struct cow_asker {
 };
 
 /* Descriptors of directories that one request's calls went through. nowhere is one of a removed directory, the supervisor's
-   own; count is 0 before the first request, and cow_ways_close() is called after each. */
+   own; count is 0 before the first request, and cow_ways_close() is called after each. read_cwd gives what the link
+   /proc/TID/cwd says, as readlink(2) does without the 0 at its end, or -errno. */
 enum { COW_WAYS = 4 };
 struct cow_ways {
     int nowhere;
+    long (*read_cwd)(int tid, char *out, size_t size);
     int count, fd[COW_WAYS];
 };
 void cow_ways_close(struct cow_ways *ways);

@@ -134,8 +134,12 @@ static long base(struct cow_walk *w, int dirfd)
     } else {
         if (dirfd < 0 && dirfd != AT_FDCWD)
             return -EBADF;
-        cow_proc_path(asker, dirfd == AT_FDCWD ? "/cwd" : "/fd/", dirfd == AT_FDCWD ? -1 : dirfd, proc);
-        length = SYS(SYS_readlinkat, AT_LOOK(asker, proc), w->real, sizeof w->real - 1);
+        if (dirfd == AT_FDCWD && asker->ways) {
+            length = asker->ways->read_cwd(asker->tid, w->real, sizeof w->real - 1);
+        } else {
+            cow_proc_path(asker, dirfd == AT_FDCWD ? "/cwd" : "/fd/", dirfd == AT_FDCWD ? -1 : dirfd, proc);
+            length = SYS(SYS_readlinkat, AT_LOOK(asker, proc), w->real, sizeof w->real - 1);
+        }
         if (length < 0)
             return length == -ENOENT ? -EBADF : length;
         w->real[length] = 0;
