@@ -101,6 +101,7 @@ long cow_fchownat(const struct cow_asker *asker, int dirfd, const char *path, ui
 
 long cow_utimensat(const struct cow_asker *asker, int dirfd, const char *path, const struct timespec times[2], int flags)
 {
+    COW_CHANGES(asker, 1);
     char proc[64];
     struct cow_walk *CLEANUP_WALK w = cow_walk_new(asker);
     if (flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH))
@@ -211,6 +212,7 @@ static long real_path(struct cow_walk *w, int dirfd, const char *path, int flags
 
 long cow_real_path(const struct cow_asker *asker, int dirfd, const char *path, int flags, char *out)
 {
+    COW_CHANGES(asker, flags & COW_CREATE);
     struct cow_walk *CLEANUP_WALK w = cow_walk_new(asker);
     if (!w)
         return -ENOMEM;
@@ -236,6 +238,7 @@ static const struct cow_tree *lower_of(const struct cow_set *set, const char *re
 
 long cow_fd_is_lower(const struct cow_asker *asker, int fd, char *out)
 {
+    COW_CHANGES(asker, 1); /* and futimens of a directory in upper is the asker's next call */
     char proc[64];
     struct cow_walk *CLEANUP_WALK w = cow_walk_new(asker);
     if (!w)

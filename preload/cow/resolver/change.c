@@ -266,6 +266,7 @@ static long make_node(const struct cow_asker *asker, const char *real, void *arg
 
 static long create_node(const struct cow_asker *asker, int dirfd, const char *path, struct node *node)
 {
+    COW_CHANGES(asker, 1);
     long result = -COW_AGAIN;
     struct cow_walk *CLEANUP_WALK w = cow_walk_new(asker);
     if (!w)
@@ -417,6 +418,7 @@ static int unlink_short(const struct cow_hit *hit, long *result)
 
 long cow_unlinkat(const struct cow_asker *asker, int dirfd, const char *path, int flags)
 {
+    COW_CHANGES(asker, 1);
     struct cow_hit hit;
     long result = -COW_AGAIN;
     if (flags & ~AT_REMOVEDIR)

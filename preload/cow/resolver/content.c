@@ -77,26 +77,21 @@ long cow_copy_file(const struct cow_walk *w, const char *from, const char *tempo
     return empty ? 0 : copy_content(source, target, &w->stat, s->view, sizeof s->view + sizeof s->real);
 }
 
-/* Owner, mode and times of the copy as the lower's. 1: somebody else's file, or one with attributes. */
-static long set_attributes(const struct cow_walk *w, int source, int target, struct stat *made, uint64_t *born)
+/* What the new file is, and whether it can become the copy: 1 if the lower's is somebody else's, or one with attributes. */
+static long look_at_both(const struct cow_walk *w, int source, int target, struct statx *made)
 {
-    struct statx stx;
-    const struct timespec times[2] = { w->stat.st_atim, w->stat.st_mtim };
-    long result = SYS(SYS_statx, target, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS | STATX_BTIME, &stx);
+    const long result = SYS(SYS_statx, target, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS | STATX_BTIME, made);
     if (result < 0)
         return result;
-    if (stx.stx_uid != w->stat.st_uid || stx.stx_gid != w->stat.st_gid || SYS(SYS_flistxattr, source, NULL, 0) > 0)
-        return 1;
-    if (stx.stx_mode != w->stat.st_mode && (result = SYS(SYS_fchmod, target, w->stat.st_mode & 07777)) < 0)
-        return result;
-    if ((result = SYS(SYS_utimensat, target, NULL, times, 0)) < 0)
-        return result;
-    *made = w->stat;
-    made->st_dev = w->tree->layer[0].dev;
-    made->st_ino = stx.stx_ino;
-    made->st_size = (off_t)stx.stx_size;
-    *born = stx.stx_mask & STATX_BTIME ? (uint64_t)stx.stx_btime.tv_sec * 1000000000u + stx.stx_btime.tv_nsec : 0;
-    return 0;
+    return made->stx_uid != w->stat.st_uid || made->stx_gid != w->stat.st_gid || SYS(SYS_flistxattr, source, NULL, 0) > 0;
+}
+
+/* Mode and times as the lower's. */
+static long set_attributes(const struct cow_walk *w, int target, const struct statx *made)
+{
+    const struct timespec times[2] = { w->stat.st_atim, w->stat.st_mtim };
+    const long result = made->stx_mode != w->stat.st_mode ? SYS(SYS_fchmod, target, w->stat.st_mode & 07777) : 0;
+    return result < 0 ? result : SYS(SYS_utimensat, target, NULL, times, 0);
 }
 
 static long give_name(const struct cow_walk *w, int target)
@@ -110,12 +105,40 @@ static long give_name(const struct cow_walk *w, int target)
     return SYS(SYS_linkat, AT_FDCWD, proc, AT_PATH(w->asker, w->real), AT_SYMLINK_FOLLOW);
 }
 
+static long mtime_of(const struct cow_walk *w, const char *directory, struct timespec *mtime)
+{
+    struct stat st;
+    uint32_t changes;
+    const int own = w->asker->root == AT_FDCWD;
+    if (own && cow_mtime_find(w->tree, directory, mtime, &changes))
+        return 0;
+    const long result = cow_lstat(w->asker, directory, &st);
+    if (result < 0)
+        return result;
+    *mtime = st.st_mtim;
+    if (own)
+        cow_mtime_put(w->tree, directory, mtime, changes);
+    return 0;
+}
+
+/* Two that were opened one after the other have neighbouring numbers, mostly: then nothing else lies between them. */
+static void close_both(int *one, int *other)
+{
+    const int first = *one < *other ? *one : *other, last = *one < *other ? *other : *one;
+    if (last - first != 1 || SYS(SYS_close_range, first, last, 0) < 0) {
+        SYS(SYS_close, first);
+        SYS(SYS_close, last);
+    }
+    *one = *other = -1;
+}
+
 long cow_copy_quick(struct cow_walk *w, const char *from, const char *parent, int empty)
 {
     const struct cow_asker *asker = w->asker;
     struct cow_walk *CLEANUP_WALK s = cow_walk_new(asker); /* its buffers */
-    struct stat before, made;
-    uint64_t born;
+    struct statx stx;
+    struct stat made = w->stat;
+    struct timespec before;
     if (!s || w->tree->work_length + 8 > sizeof s->real)
         return 1;
     memcpy(s->link, w->tree->work, w->tree->work_length);
@@ -123,21 +146,31 @@ long cow_copy_quick(struct cow_walk *w, const char *from, const char *parent, in
     COW_CLEANUP_FD int target = (int)SYS(SYS_openat, AT_PATH(asker, s->link), O_WRONLY | O_TMPFILE | O_CLOEXEC, w->stat.st_mode & 07777);
     if (target < 0)
         return 1;
-    COW_CLEANUP_FD int source = (int)SYS(SYS_openat, AT_PATH(asker, from), O_RDONLY | O_NOATIME | O_CLOEXEC | O_NOFOLLOW, 0);
+    COW_CLEANUP_FD int opened = -1;
+    if (w->source < 0)
+        opened = (int)SYS(SYS_openat, AT_PATH(asker, from), O_RDONLY | O_NOATIME | O_CLOEXEC | O_NOFOLLOW, 0);
+    const int source = w->source >= 0 ? w->source : opened;
     if (source < 0)
         return 1;
-    long result = empty ? 0 : copy_content(source, target, &w->stat, s->view, sizeof s->view + sizeof s->real);
+    long result = look_at_both(w, source, target, &stx);
+    if (result == 0 && !empty)
+        result = copy_content(source, target, &w->stat, s->view, sizeof s->view + sizeof s->real);
     if (result == 0)
-        result = set_attributes(w, source, target, &made, &born);
+        result = set_attributes(w, target, &stx);
     if (result == 0)
-        result = cow_lstat(asker, parent, &before);
+        result = mtime_of(w, parent, &before);
     if (result)
         return result;
-    cow_origin_born(w->tree, &made, &w->stat, born);
+    made.st_dev = w->tree->layer[0].dev;
+    made.st_ino = stx.stx_ino;
+    made.st_size = empty ? 0 : made.st_size;
+    cow_origin_born(w->tree, &made, &w->stat, stx.stx_mask & STATX_BTIME ? (uint64_t)stx.stx_btime.tv_sec * 1000000000u + stx.stx_btime.tv_nsec : 0);
     result = give_name(w, target);
     if (result < 0)
         return result == -EEXIST ? result : 1; /* the long way tells, and knows how to force a directory */
     cow_keep_mtime(asker, parent, &before);
+    if (w->source >= 0)
+        close_both(&w->source, &target);
     w->stat = made;
     w->copied = 1;
     return 0;

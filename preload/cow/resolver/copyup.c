@@ -25,9 +25,9 @@ long cow_set_opaque(const struct cow_asker *asker, const char *real)
     return result;
 }
 
-void cow_keep_mtime(const struct cow_asker *asker, const char *directory, const struct stat *before)
+void cow_keep_mtime(const struct cow_asker *asker, const char *directory, const struct timespec *before)
 {
-    const struct timespec times[2] = { { 0, UTIME_OMIT }, before->st_mtim };
+    const struct timespec times[2] = { { 0, UTIME_OMIT }, *before };
     SYS(SYS_utimensat, AT_PATH(asker, directory), times, AT_SYMLINK_NOFOLLOW);
 }
 
@@ -152,7 +152,7 @@ static long put(struct cow_walk *w, const char *temporary, const char *real, con
             break;
     }
     if (result == 0)
-        cow_keep_mtime(asker, parent, &before);
+        cow_keep_mtime(asker, parent, &before.st_mtim);
     return result;
 }
 
@@ -201,6 +201,8 @@ static long place_copy(struct cow_walk *w, int empty)
     }
     if (S_ISREG(w->stat.st_mode) && !several && (result = cow_copy_quick(w, from, parent, empty)) <= 0)
         return result;
+    if (w->source >= 0)
+        return -COW_AGAIN; /* whether the asker is its owner, the quick way alone has seen */
     result = make_copy(w, from, temporary, empty && !several);
     if (result == 0 && several) {
         result = into_index(w, temporary, index);

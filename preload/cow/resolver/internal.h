@@ -8,7 +8,7 @@
 #include "resolver.h"
 #include "sys.h"
 
-enum { COW_FILTER_WORDS = 1 << 16, COW_INODES = 1 << 18, COW_PROBES = 64, COW_LINKS_MAX = 40, COW_TRIES = 32 };
+enum { COW_FILTER_WORDS = 1 << 16, COW_INODES = 1 << 18, COW_PROBES = 64, COW_LINKS_MAX = 40, COW_TRIES = 32, COW_QUIET = 1 << 14 };
 
 /* One inode: an upper one that is a copy, or a lower one whose number of names has changed in the view. */
 struct cow_inode {
@@ -32,9 +32,11 @@ struct cow_state {
     uint64_t serial;     /* of temporary names */
     uint64_t mount;      /* hash of the mount that filter is for */
     uint32_t foreign;    /* somebody else has written in upper: there may be whiteouts that hide nothing */
-    char pad[4096 - 52];
+    uint32_t changes;    /* changes when a directory's mtime may */
+    char pad[4096 - 56];
     uint64_t filter[COW_FILTER_WORDS] __attribute__((aligned(64)));
     struct cow_inode inode[COW_INODES];
+    uint64_t quiet[COW_QUIET]; /* hash of a directory's view path; its lowest bit: the directory is quiet (quiet.c) */
 };
 
 struct cow_layer {
@@ -79,6 +81,8 @@ struct cow_walk {
     int dotted;             /* the path's last component was . (1) or .. (2) */
     int links;
     int copied;             /* stat is the copy's already */
+    int guessed;            /* nobody has looked: nothing waits there, and if it is a file it is layer's */
+    int source;             /* the lower's file, open for reading; -1: it is not */
     size_t length;          /* of view */
     size_t name;            /* offset of the last component in view */
     struct stat stat;       /* of the topmost; not valid for COW_ABSENT */
@@ -92,6 +96,7 @@ enum {
     WALK_NOFOLLOW = 1,
     WALK_EMPTY = 2,      /* an empty path is dirfd itself */
     WALK_NO_LINKS = 4,   /* ELOOP for any link (RESOLVE_NO_SYMLINKS) */
+    WALK_GUESS = 8,      /* the caller opens what a quiet directory's name may be, and sees then */
 };
 
 /* Memory for a walk; to be given back. Slots are static, and mapped when all are taken. */
@@ -188,6 +193,15 @@ static inline void cow_bump(struct cow_tree *tree)
     __atomic_add_fetch(&tree->state->generation, 1, __ATOMIC_SEQ_CST);
 }
 void cow_bump_outside(const struct cow_set *set);
+/* Declares that until the end of the block names come or go, or times are set, if `does`. */
+#define COW_CHANGES(asker, does) \
+    __attribute__((cleanup(cow_changed))) const struct cow_set *changing_ = (does) ? (asker)->set : NULL; \
+    cow_changed(&changing_)
+static inline void cow_changed(const struct cow_set *const *set)
+{
+    for (int i = 0; *set && i < (*set)->count; i++)
+        __atomic_add_fetch(&(*set)->tree[i].state->changes, 1, __ATOMIC_SEQ_CST);
+}
 /* Notes that upper inode `made` (path real, or fd) stands for the lower's `origin`. */
 void cow_origin_born(struct cow_tree *tree, const struct stat *made, const struct stat *origin, uint64_t born);
 void cow_origin_add(const struct cow_asker *asker, struct cow_tree *tree, const char *real, const struct stat *made,
@@ -228,15 +242,26 @@ void cow_cache_put(const struct cow_set *set, uint64_t hash, const char *path, s
                    unsigned mask, uint32_t generation);
 uint32_t cow_cache_generation(const struct cow_set *set, const struct cow_tree *tree);
 
+/* quiet.c. 1 if nothing in the lower's directory of this hash (of its view path), which no other lower merges with, does anything when
+   it is opened; 0 if something may; -1 if that is to be learned, from the real directory. */
+int cow_quiet_known(const struct cow_tree *tree, uint64_t hash);
+int cow_quiet_learn(const struct cow_asker *asker, const struct cow_tree *tree, uint64_t hash, const char *directory);
+
 /* Names (as hashes of view paths) that the lower is known not to have; it does not change. */
 void cow_absent_note(uint64_t hash);
 int cow_absent_known(uint64_t hash);
+
+/* The mtime that the upper's directory has that this process made a copy in last; 0: not known, and changes is for cow_mtime_put(),
+   which is called after the time was read. For askers that ask for themselves. */
+int cow_mtime_find(const struct cow_tree *tree, const char *directory, struct timespec *mtime, uint32_t *changes);
+void cow_mtime_put(const struct cow_tree *tree, const char *directory, const struct timespec *mtime, uint32_t changes);
 
 /* The short way: a plain path whose directory is known. */
 struct cow_hit {
     struct cow_tree *tree;
     unsigned mask;
     uint64_t hash;          /* of the whole view path */
+    uint64_t directory;     /* of its directory */
     int maybe_upper;        /* upper may have it */
     int pass;               /* the asker's own path string means the right file for all layers but upper */
     const char *base;       /* the view's directory of a relative path, or "" */
@@ -270,7 +295,7 @@ int cow_is_opaque(const struct cow_asker *asker, const char *real);
 /* If the index has a copy of this lower file (one of several names), w is made to stand for it. */
 long cow_follow_index(struct cow_walk *w);
 /* Restores a directory's mtime after something was made in it that its view had already. */
-void cow_keep_mtime(const struct cow_asker *asker, const char *directory, const struct stat *before);
+void cow_keep_mtime(const struct cow_asker *asker, const char *directory, const struct timespec *before);
 long cow_parent_path(const struct cow_walk *w, char *out);
 
 /* change.c */

@@ -58,8 +58,23 @@ static int create_short(const struct cow_hit *hit, int flags, mode_t mode, long 
     return *result >= 0;
 }
 
+/* Whether the directory of the hit, which one lower makes up, is quiet. */
+static int in_quiet(const struct cow_asker *asker, const struct cow_hit *hit)
+{
+    const int known = cow_quiet_known(hit->tree, hit->directory);
+    struct cow_hit whole = *hit;
+    char real[SHORT];
+    if (known >= 0)
+        return known;
+    whole.pass = 0; /* not by way of the current directory, which another thread may change just now */
+    if (!cow_hit_path(&whole, __builtin_ctz(hit->mask & ~1u), real, sizeof real))
+        return 0;
+    *strrchr(real, '/') = 0;
+    return cow_quiet_learn(asker, hit->tree, hit->directory, real[0] ? real : "/");
+}
+
 /* 1: *result is the answer; 0: the long way. */
-static int open_short(const struct cow_hit *hit, int flags, mode_t mode, long *result)
+static int open_short(const struct cow_asker *asker, const struct cow_hit *hit, int flags, mode_t mode, long *result)
 {
     char buffer[SHORT];
     const int quiet = flags | O_NOFOLLOW, changes = writes(flags) || (flags & O_CREAT);
@@ -90,7 +105,7 @@ static int open_short(const struct cow_hit *hit, int flags, mode_t mode, long *r
     if (changes)
         return 0;
     const char *real = cow_hit_path(hit, __builtin_ctz(lowers), buffer, sizeof buffer);
-    if (!real)
+    if (!real || (!in_quiet(asker, hit) && SYS(SYS_newfstatat, AT_FDCWD, real, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISFIFO(st.st_mode)))
         return 0;
     *result = SYS(SYS_openat, AT_FDCWD, real, quiet, mode);
     if (*result < 0)
@@ -128,6 +143,13 @@ static long open_directory(struct cow_walk *w, const struct opening *how)
     return result < 0 ? result : raw_open(w->asker, w->real, how);
 }
 
+static void close_source(struct cow_walk *w)
+{
+    if (w->source >= 0)
+        SYS(SYS_close, w->source);
+    w->source = -1;
+}
+
 static long open_other(struct cow_walk *w, struct opening how)
 {
     const mode_t mode = w->stat.st_mode;
@@ -140,7 +162,9 @@ static long open_other(struct cow_walk *w, struct opening how)
         return result;
     if (w->layer > 0 && !(how.flags & O_PATH) && (writes(how.flags) || S_ISFIFO(mode))) {
         /* (A FIFO is where its readers and writers meet, so all of them use the copy.) */
-        result = cow_may(w->asker, w->real, &w->stat, (writes(how.flags) ? W_OK : 0) | ((how.flags & O_ACCMODE) == O_WRONLY ? 0 : R_OK));
+        const int what = (writes(how.flags) ? W_OK : 0) | ((how.flags & O_ACCMODE) == O_WRONLY ? 0 : R_OK);
+        /* With the lower's file open, copying takes the quick way or none: that is for its owner. */
+        result = w->source >= 0 && ((int)(mode >> 6) & what) == what ? 0 : cow_may(w->asker, w->real, &w->stat, what);
         if (result == 0)
             result = cow_copy_up(w, !!(how.flags & O_TRUNC));
         if (result == 0)
@@ -150,16 +174,39 @@ static long open_other(struct cow_walk *w, struct opening how)
     }
     how.flags |= O_NOFOLLOW;
     how.flags &= ~(O_CREAT | O_EXCL);
+    close_source(w); /* or its number would not be free for the caller's */
     result = raw_open(w->asker, w->real, &how);
     return result == -ENOENT || result == -ELOOP ? -COW_AGAIN : result;
 }
 
-static long open_once(struct cow_walk *w, int dirfd, const char *path, struct opening how, uint64_t resolve)
+/* The lower's file where the walk has left it to opening to tell what is there. */
+static long open_guessed(struct cow_walk *w, const struct opening *how)
+{
+    struct opening reading = { O_RDONLY | O_NOATIME | O_CLOEXEC | O_NOFOLLOW, 0 };
+    long result = cow_found_path(w);
+    if (result < 0)
+        return result;
+    if (!writes(how->flags)) {
+        reading.flags = how->flags | O_NOFOLLOW;
+        result = raw_open(w->asker, w->real, &reading);
+        return result >= 0 || result == -ENOENT || result == -EMFILE ? result : -COW_AGAIN;
+    }
+    result = raw_open(w->asker, w->real, &reading);
+    if (result < 0)
+        return result == -ENOENT ? result : -COW_AGAIN;
+    w->source = (int)result;
+    result = SYS(SYS_fstat, w->source, &w->stat);
+    return result < 0 ? result : S_ISREG(w->stat.st_mode) && w->stat.st_nlink == 1 ? open_other(w, *how) : -COW_AGAIN;
+}
+
+static long open_once(struct cow_walk *w, int dirfd, const char *path, struct opening how, uint64_t resolve, int first)
 {
     const int exclusive = (how.flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL);
     int flags = (how.flags & O_NOFOLLOW) || exclusive ? WALK_NOFOLLOW : 0;
     if (resolve & (RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH | RESOLVE_IN_ROOT))
         flags |= WALK_NO_LINKS;
+    if (first && !(how.flags & (O_CREAT | O_PATH | __O_TMPFILE)))
+        flags |= WALK_GUESS;
     long result = cow_walk_path(w, dirfd, path, flags);
     if (result < 0)
         return result == -ELOOP && (resolve & SCOPED) ? -EXDEV : result;
@@ -191,6 +238,11 @@ static long open_once(struct cow_walk *w, int dirfd, const char *path, struct op
     }
     if (exclusive && !(how.flags & O_PATH))
         return -EEXIST;
+    if (w->guessed) {
+        result = open_guessed(w, &how);
+        close_source(w);
+        return result;
+    }
     return w->kind == COW_DIRECTORY ? open_directory(w, &how) : open_other(w, how);
 }
 
@@ -237,9 +289,10 @@ static long scoped(struct cow_walk *w, int dirfd, const char *path, const struct
 
 long cow_openat(const struct cow_asker *asker, int dirfd, const char *path, int flags, mode_t mode, uint64_t resolve)
 {
+    COW_CHANGES(asker, flags & (O_CREAT | __O_TMPFILE));
     struct cow_hit hit;
     long result;
-    if (resolve == 0 && cow_fast(asker, dirfd, path, &hit) && open_short(&hit, flags, mode, &result))
+    if (resolve == 0 && cow_fast(asker, dirfd, path, &hit) && open_short(asker, &hit, flags, mode, &result))
         return result;
     struct opening how = { flags, flags & (O_CREAT | __O_TMPFILE) ? mode & 07777 : 0 };
     struct cow_walk *CLEANUP_WALK w = cow_walk_new(asker);
@@ -252,6 +305,6 @@ long cow_openat(const struct cow_asker *asker, int dirfd, const char *path, int 
     }
     result = -COW_AGAIN;
     for (int i = 0; i < COW_TRIES && result == -COW_AGAIN; i++)
-        result = open_once(w, dirfd, path, how, resolve);
+        result = open_once(w, dirfd, path, how, resolve, i == 0);
     return cow_settled(result);
 }

@@ -257,6 +257,7 @@ static long rename_once(const struct pair *p, int from_dirfd, const char *from, 
 long cow_renameat(const struct cow_asker *asker, int from_dirfd, const char *from, int to_dirfd, const char *to,
                   unsigned flags)
 {
+    COW_CHANGES(asker, 1);
     struct cow_walk *CLEANUP_WALK a = cow_walk_new(asker);
     struct cow_walk *CLEANUP_WALK b = cow_walk_new(asker);
     const struct pair p = { asker, a, b, flags };
@@ -321,6 +322,7 @@ static long link_once(struct cow_walk *a, struct cow_walk *b, int from_dirfd, co
 
 long cow_linkat(const struct cow_asker *asker, int from_dirfd, const char *from, int to_dirfd, const char *to, int flags)
 {
+    COW_CHANGES(asker, 1);
     struct cow_walk *CLEANUP_WALK a = cow_walk_new(asker);
     struct cow_walk *CLEANUP_WALK b = cow_walk_new(asker);
     char proc[64];

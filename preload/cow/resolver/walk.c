@@ -23,6 +23,7 @@ struct cow_walk *cow_walk_new(const struct cow_asker *asker)
         w = (struct cow_walk *)memory;
     }
     w->asker = asker;
+    w->source = -1;
     return w;
 }
 
@@ -304,6 +305,28 @@ static long at_directory(struct cow_walk *w, unsigned mask)
     return result < 0 ? result : 0;
 }
 
+/* Whether it can be left to opening to tell what w->view's last component is. Then it is taken for a regular file. */
+static int guess(struct cow_walk *w, unsigned mask, uint64_t directory, uint64_t own)
+{
+    const unsigned lowers = mask & ~1u;
+    struct cow_tree *tree = w->tree;
+    if (!tree || !lowers || (lowers & (lowers - 1)) || ((mask & 1) && cow_filter_has(tree, own)) ||
+        __atomic_load_n(&tree->state->indexed, __ATOMIC_ACQUIRE))
+        return 0;
+    int quiet = cow_quiet_known(tree, directory);
+    if (quiet < 0 && cow_join(&tree->layer[__builtin_ctz(lowers)], cow_relative(w), w->name - 1 - tree->mount_length, w->real) >= 0)
+        quiet = cow_quiet_learn(w->asker, tree, directory, w->real[0] ? w->real : "/");
+    if (quiet <= 0)
+        return 0;
+    w->kind = COW_OTHER;
+    w->layer = __builtin_ctz(lowers);
+    w->mask = 0;
+    w->parent_mask = mask;
+    w->whiteout = 0;
+    w->stat = (struct stat){ .st_mode = S_IFREG };
+    return w->guessed = 1;
+}
+
 /* One component. 0: go on; 1: the walk has ended; -errno. */
 static long component(struct cow_walk *w, const char **left, unsigned *mask, uint64_t *hash, int flags)
 {
@@ -337,6 +360,8 @@ static long component(struct cow_walk *w, const char **left, unsigned *mask, uin
         *hash = own;
         return 0;
     }
+    if (last && !slash && (flags & WALK_GUESS) && guess(w, *mask, *hash, own))
+        return 1;
     long result = w->tree ? cow_step(w, *mask, own) : outside_step(w);
     if (result < 0)
         return result;
@@ -421,7 +446,7 @@ long cow_walk_path(struct cow_walk *w, int dirfd, const char *path, int flags)
     if (!length && !(flags & WALK_EMPTY))
         return -ENOENT;
     w->tree = NULL;
-    w->magic = w->directory_asked = w->dotted = w->links = w->whiteout = 0;
+    w->magic = w->directory_asked = w->dotted = w->links = w->whiteout = w->guessed = 0;
     w->length = 0;
     w->view[0] = 0;
     const char *left = path;
