@@ -16,6 +16,9 @@ def fill(lower: Path) -> Path:
         (lower / name).mkdir(parents=True)
         for i in range(10):
             (lower / name / f"f{i}").write_text(f"{name} {i}\n")
+    (lower / "crowd").mkdir()
+    for i in range(300):
+        (lower / "crowd" / str(i)).write_text("first\n")
     os.mkfifo(lower / "mixed" / "fifo")
     (lower / "mixed" / "link").symlink_to("f0")
     (lower / "plain" / "link").symlink_to("f0")
@@ -179,6 +182,26 @@ def test_a_copy_has_the_time_of_its_original_until_it_is_written_to(view):
     info = (view.lower / "plain" / "f0").stat()
     assert out.split() == [str(OLD * 10**9), str(info.st_ino), str(info.st_size)]
     assert (view.upper / "plain" / "f0").stat().st_mtime_ns == OLD * 10**9
+
+
+def test_processes_and_threads_that_write_first_at_once(view):
+    """None of what they append is lost, there is one copy, and the directory keeps its time."""
+    out = view.run(
+        "import threading\n"
+        "def work():\n"
+        "    for i in range(300):\n"
+        "        fd = os.open(f'crowd/{i}', os.O_WRONLY | os.O_APPEND); os.write(fd, b'line\\n'); os.close(fd)\n"
+        "def child():\n"
+        "    threads = [threading.Thread(target=work) for _ in range(2)]\n"
+        "    for thread in threads: thread.start()\n"
+        "    for thread in threads: thread.join()\n"
+        "    os._exit(0)\n"
+        "pids = [os.fork() or child() for _ in range(3)]\n"
+        "print(sum(os.waitpid(pid, 0)[1] for pid in pids))\n"
+        "print({open(f'crowd/{i}').read() for i in range(300)} == {'first\\n' + 'line\\n' * 6})\n"
+        "print(os.stat('crowd').st_mtime_ns)\n"
+    )
+    assert out.split() == ["0", "True", str(OLD * 10**9)]
 
 
 def test_a_process_may_change_its_directory_between_calls(tmp_path):

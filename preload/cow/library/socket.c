@@ -63,6 +63,7 @@ static long with_address(long number, int fd, const struct sockaddr *address, so
 
 long pl_bind(int fd, const struct sockaddr *address, socklen_t length)
 {
+    COW_CHANGES(ME, 1);
     return with_address(SYS_bind, fd, address, length, COW_CREATE);
 }
 

@@ -69,44 +69,6 @@ int cow_absent_known(uint64_t hash)
     return __atomic_load_n(&absent[hash >> 40 & 511], __ATOMIC_RELAXED) == hash;
 }
 
-static struct {
-    uint32_t sequence, changes;
-    const struct cow_tree *tree;
-    struct timespec mtime;
-    size_t length;
-    char directory[FACT_PATH];
-} last;
-
-int cow_mtime_find(const struct cow_tree *tree, const char *directory, struct timespec *mtime, uint32_t *changes)
-{
-    const struct cow_state *state = tree->state;
-    const size_t length = strlen(directory);
-    /* Both only grow, so their sum stays the same when they do. */
-    *changes = __atomic_load_n(&state->changes, __ATOMIC_ACQUIRE) + __atomic_load_n(&state->generation, __ATOMIC_ACQUIRE);
-    const uint32_t sequence = __atomic_load_n(&last.sequence, __ATOMIC_ACQUIRE);
-    if ((sequence & 1) || last.tree != tree || last.changes != *changes || last.length != length ||
-        memcmp(last.directory, directory, length) != 0)
-        return 0;
-    *mtime = last.mtime;
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    return __atomic_load_n(&last.sequence, __ATOMIC_RELAXED) == sequence;
-}
-
-void cow_mtime_put(const struct cow_tree *tree, const char *directory, const struct timespec *mtime, uint32_t changes)
-{
-    uint32_t sequence = __atomic_load_n(&last.sequence, __ATOMIC_ACQUIRE);
-    const size_t length = strlen(directory);
-    if (length > FACT_PATH || (sequence & 1) ||
-        !__atomic_compare_exchange_n(&last.sequence, &sequence, sequence + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-        return;
-    last.tree = tree;
-    last.changes = changes;
-    last.mtime = *mtime;
-    last.length = length;
-    memcpy(last.directory, directory, length);
-    __atomic_store_n(&last.sequence, sequence + 2, __ATOMIC_SEQ_CST);
-}
-
 /* The cwd of this process. Shared by its threads; never kept once a thread or a child of vfork may have another. */
 static struct {
     uint32_t sequence, generation;

@@ -109,15 +109,13 @@ static long mtime_of(const struct cow_walk *w, const char *directory, struct tim
 {
     struct stat st;
     uint32_t changes;
-    const int own = w->asker->root == AT_FDCWD;
-    if (own && cow_mtime_find(w->tree, directory, mtime, &changes))
+    if (cow_time_find(w->tree, w->directory, mtime, &changes))
         return 0;
     const long result = cow_lstat(w->asker, directory, &st);
     if (result < 0)
         return result;
     *mtime = st.st_mtim;
-    if (own)
-        cow_mtime_put(w->tree, directory, mtime, changes);
+    cow_time_put(w->tree, w->directory, mtime, changes);
     return 0;
 }
 

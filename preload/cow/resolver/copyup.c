@@ -135,9 +135,14 @@ static long put(struct cow_walk *w, const char *temporary, const char *real, con
 {
     const struct cow_asker *asker = w->asker;
     struct stat before;
+    struct timespec mtime;
+    uint32_t changes;
+    const int known = cow_time_find(w->tree, w->directory, &mtime, &changes);
     long result = cow_lstat(asker, parent, &before);
     if (result < 0)
         return result;
+    if (!known)
+        cow_time_put(w->tree, w->directory, &before.st_mtim, changes);
     for (int forced = 0;; forced = 1) {
         result = link ? SYS(SYS_linkat, AT_PATH(asker, temporary), AT_PATH(asker, real), 0)
                       : SYS(SYS_renameat2, AT_PATH(asker, temporary), AT_PATH(asker, real), RENAME_NOREPLACE);
@@ -152,7 +157,7 @@ static long put(struct cow_walk *w, const char *temporary, const char *real, con
             break;
     }
     if (result == 0)
-        cow_keep_mtime(asker, parent, &before.st_mtim);
+        cow_keep_mtime(asker, parent, known ? &mtime : &before.st_mtim);
     return result;
 }
 
@@ -193,7 +198,8 @@ static long place_copy(struct cow_walk *w, int empty)
     if (result < 0 || (result = cow_temporary(w->tree, temporary)) < 0 || (result = cow_layer_path(w, 0, w->real)) < 0 ||
         (result = cow_parent_path(w, parent)) < 0)
         return result;
-    cow_filter_add(w->tree, cow_hash(COW_HASH_START, w->view, w->length));
+    w->directory = cow_hash(COW_HASH_START, w->view, w->name - 1);
+    cow_filter_add(w->tree, cow_hash(w->directory, w->view + w->name - 1, w->length - w->name + 1));
     if (several) {
         cow_index_path(w->tree, &w->stat, index);
         if (cow_lstat(asker, index, &made) == 0)

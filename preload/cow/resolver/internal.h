@@ -8,7 +8,7 @@
 #include "resolver.h"
 #include "sys.h"
 
-enum { COW_FILTER_WORDS = 1 << 16, COW_INODES = 1 << 18, COW_PROBES = 64, COW_LINKS_MAX = 40, COW_TRIES = 32, COW_QUIET = 1 << 14 };
+enum { COW_FILTER_WORDS = 1 << 16, COW_INODES = 1 << 18, COW_PROBES = 64, COW_LINKS_MAX = 40, COW_TRIES = 32, COW_QUIET = 1 << 14, COW_TIMES = 256 };
 
 /* One inode: an upper one that is a copy, or a lower one whose number of names has changed in the view. */
 struct cow_inode {
@@ -17,6 +17,14 @@ struct cow_inode {
     uint64_t dev, ino;   /* key */
     uint64_t born;       /* birth time of the upper inode in ns: numbers are used again */
     uint64_t as_dev, as_ino;
+};
+
+/* The mtime of a directory of upper, while nothing changes. */
+struct cow_time {
+    uint32_t sequence; /* odd while it is written */
+    uint32_t changes;
+    uint64_t directory;
+    struct timespec mtime;
 };
 
 /* work/state, mapped shared. A filter without false negatives tells which entries of merged directories are in
@@ -36,6 +44,7 @@ struct cow_state {
     char pad[4096 - 56];
     uint64_t filter[COW_FILTER_WORDS] __attribute__((aligned(64)));
     struct cow_inode inode[COW_INODES];
+    struct cow_time time[COW_TIMES];
     uint64_t quiet[COW_QUIET]; /* hash of a directory's view path; its lowest bit: the directory is quiet (quiet.c) */
 };
 
@@ -82,6 +91,7 @@ struct cow_walk {
     int links;
     int copied;             /* stat is the copy's already */
     int guessed;            /* nobody has looked: nothing waits there, and if it is a file it is layer's */
+    uint64_t directory;     /* hash of its directory's view path, while it is copied up */
     int source;             /* the lower's file, open for reading; -1: it is not */
     size_t length;          /* of view */
     size_t name;            /* offset of the last component in view */
@@ -202,6 +212,10 @@ static inline void cow_changed(const struct cow_set *const *set)
     for (int i = 0; *set && i < (*set)->count; i++)
         __atomic_add_fetch(&(*set)->tree[i].state->changes, 1, __ATOMIC_SEQ_CST);
 }
+/* times.c. The mtime of the upper's directory of this hash (of its view path), as it was before copies were made in it. 0: it is not known, and
+   is to be read now and given to cow_time_put(). */
+int cow_time_find(const struct cow_tree *tree, uint64_t directory, struct timespec *mtime, uint32_t *changes);
+void cow_time_put(const struct cow_tree *tree, uint64_t directory, const struct timespec *mtime, uint32_t changes);
 /* Notes that upper inode `made` (path real, or fd) stands for the lower's `origin`. */
 void cow_origin_born(struct cow_tree *tree, const struct stat *made, const struct stat *origin, uint64_t born);
 void cow_origin_add(const struct cow_asker *asker, struct cow_tree *tree, const char *real, const struct stat *made,
@@ -250,11 +264,6 @@ int cow_quiet_learn(const struct cow_asker *asker, const struct cow_tree *tree, 
 /* Names (as hashes of view paths) that the lower is known not to have; it does not change. */
 void cow_absent_note(uint64_t hash);
 int cow_absent_known(uint64_t hash);
-
-/* The mtime that the upper's directory has that this process made a copy in last; 0: not known, and changes is for cow_mtime_put(),
-   which is called after the time was read. For askers that ask for themselves. */
-int cow_mtime_find(const struct cow_tree *tree, const char *directory, struct timespec *mtime, uint32_t *changes);
-void cow_mtime_put(const struct cow_tree *tree, const char *directory, const struct timespec *mtime, uint32_t changes);
 
 /* The short way: a plain path whose directory is known. */
 struct cow_hit {
