@@ -14,7 +14,7 @@ from pytest_poorcontainer.network.topology import Cable, Switch
 from pytest_poorcontainer.network.ways import Place, Way
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import TypeAlias
 
@@ -320,13 +320,15 @@ def place_rules(*, add: Sequence[Rule] = (), lift: Sequence[Rule] = ()) -> None:
 
     With the fabric's lock held. Raises :class:`LabError` when the kernel refuses one; then all is as it was.
     """
-    fresh = _changed((*add, *lift))
+    # Keyed, not searched: a partition of fifty hosts has a hundred places.
     now: dict[tuple[Link, int], list[Rule]] = {}
-    for link, towards in fresh:
-        now[link, towards] = [
-            *(rule for rule in link.rules(towards) if rule not in lift),
-            *(rule for rule in add if rule.link is link and rule.towards == towards),
-        ]
+    for rule in (*add, *lift):
+        now.setdefault((rule.link, rule.towards), [])
+    lifted = set(lift)
+    for (link, towards), rules in now.items():
+        rules += [rule for rule in link.rules(towards) if rule not in lifted]
+    for rule in add:
+        now[rule.link, rule.towards].append(rule)
     if not now:
         return
     fabric = fabric_of(next(iter(now))[0].lab)
@@ -337,7 +339,3 @@ def place_rules(*, add: Sequence[Rule] = (), lift: Sequence[Rule] = ()) -> None:
         raise
     for (link, towards), rules in now.items():
         link.rules(towards)[:] = rules
-
-
-def _changed(rules: Iterable[Rule]) -> list[tuple[Link, int]]:
-    return list(dict.fromkeys((rule.link, rule.towards) for rule in rules))

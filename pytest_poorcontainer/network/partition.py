@@ -50,7 +50,9 @@ class Partition:
                     where = "one group twice" if seen[host] == number else "two groups"
                     raise UsageError(f"{host.name} is in {where} of a partition: expected each host once")
                 seen[host] = number
-        others = {host: [other for other in seen if seen[other] != number] for host, number in seen.items()}
+        # One list for all hosts of a group: what follows from it is worked out once.
+        strange = [[other for other in seen if seen[other] != number] for number in range(len(found))]
+        others = {host: strange[number] for host, number in seen.items()}
         return self._part(" | ".join(_names(group) for group in found), others)
 
     def halves(self, hosts: Iterable[Host | str] | None = None) -> Fault:
@@ -92,8 +94,11 @@ class Partition:
             if not addresses:
                 raise UsageError(f"{host.name} is joined to nothing: it cannot be parted from anybody")
         places: list[Place] = []
+        united: dict[int, frozenset[bytes]] = {}
         for host, parted in others.items():
-            strangers = frozenset(address for other in parted for address in known[other])
+            strangers = united.get(id(parted))
+            if strangers is None:
+                strangers = united[id(parted)] = frozenset().union(*(known[other] for other in parted))
             if strangers:
                 places += separating(host, known[host], strangers)
                 places += arriving(host, strangers, known[host])

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import TYPE_CHECKING
 
 from pytest_poorcontainer.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["DROP", "EVERYTHING", "PASS_ON", "PROGRAM_MAX", "TCP", "UDP", "Match", "compiled"]
 
@@ -28,6 +29,7 @@ _LD_H_IND = 0x48
 _JEQ, _JGT, _JSET, _JGE, _JA, _RET = 0x15, 0x25, 0x45, 0x35, 0x05, 0x06
 _TYPE, _IP, _IP6 = 12, 0x0800, 0x86DD
 _ICMP6 = 58
+_NEAR = 255  # instructions over which a conditional jump reaches
 _ND_FIRST, _ND_LAST = 133, 137  # RFC 4861: router and neighbour discovery
 
 Instruction = tuple[int, int, int, int]
@@ -55,11 +57,14 @@ EVERYTHING = None
 
 
 class _Assembler:
-    """Instructions with labels. Conditional jumps reach 255 instructions far, so each has an unconditional one."""
+    """Instructions with labels. Conditional jumps reach 255 instructions far; beyond, each has an unconditional one.
+
+    The kernel compiles what it is given a dozen times over, so the short form is worth its own pass.
+    """
 
     def __init__(self) -> None:
-        self.code: list[Instruction] = []
-        self._jumps: list[tuple[int, str]] = []
+        self._steps: list[tuple[int, int, str, bool]] = []
+        """Operation, value, label to jump to ("": none; the operation does not jump), and if the test fits or not."""
         self._labels: dict[str, int] = {}
         self._fresh = 0
 
@@ -67,30 +72,44 @@ class _Assembler:
         self._fresh += 1
         return f"{self._fresh}"
 
-    def put(self, operation: int, value: int = 0, yes: int = 0, no: int = 0) -> None:
-        self.code.append((operation, yes, no, value))
+    def put(self, operation: int, value: int = 0) -> None:
+        self._steps.append((operation, value, "", False))
 
     def here(self, label: str) -> None:
-        self._labels[label] = len(self.code)
+        self._labels[label] = len(self._steps)
 
     def go(self, label: str) -> None:
-        self._jumps.append((len(self.code), label))
-        self.put(_JA)
+        self._steps.append((_JA, 0, label, False))
 
     def unless(self, operation: int, value: int, label: str) -> None:
         """Go on if the accumulator fits, else to the label."""
-        self.put(operation, value, 1, 0)
-        self.go(label)
+        self._steps.append((operation, value, label, False))
 
     def when(self, operation: int, value: int, label: str) -> None:
         """Go to the label if the accumulator fits, else on."""
-        self.put(operation, value, 0, 1)
-        self.go(label)
+        self._steps.append((operation, value, label, True))
 
     def finished(self) -> list[Instruction]:
-        for place, label in self._jumps:
-            self.code[place] = (_JA, 0, 0, self._labels[label] - place - 1)
-        return self.code
+        return self._written(far=False) or self._written(far=True)
+
+    def _written(self, *, far: bool) -> list[Instruction]:
+        """Return the instructions; none if a jump is too long for a conditional one."""
+        sizes = [2 if far and label and operation != _JA else 1 for operation, _, label, _ in self._steps]
+        starts = list(itertools.accumulate(sizes, initial=0))
+        code: list[Instruction] = []
+        for place, (operation, value, label, fits) in enumerate(self._steps):
+            away = starts[self._labels[label]] - starts[place + 1] if label else 0
+            if not label:
+                code.append((operation, 0, 0, value))
+            elif operation == _JA:
+                code.append((_JA, 0, 0, away))
+            elif far:
+                code += [(operation, 0, 1, value) if fits else (operation, 1, 0, value), (_JA, 0, 0, away)]
+            elif away > _NEAR:
+                return []
+            else:
+                code.append((operation, away, 0, value) if fits else (operation, 0, away, value))
+        return code
 
 
 def compiled(matches: Iterable[Match | None], then: int = DROP) -> tuple[Instruction, ...] | None:
@@ -164,22 +183,37 @@ def _put_not_discovery(asm: _Assembler, end: str) -> None:
 
 
 def _put_any(asm: _Assembler, addresses: Sequence[bytes], place: int, end: str) -> None:
-    """Go on if one of the addresses stands at ``place``."""
+    """Go on if one of the addresses stands at ``place``.
+
+    Neighbours are one comparison with each end of their run: halves of a switch are two, and what a fault at many
+    cables costs is the kernel's compiling, by the instruction.
+    """
     found = asm.label()
-    groups: dict[bytes, list[bytes]] = {}
+    groups: dict[bytes, list[int]] = {}
     for one in addresses:
-        groups.setdefault(one[:-4], []).append(one[-4:])
+        groups.setdefault(one[:-4], []).append(int.from_bytes(one[-4:], "big"))
     for prefix, lasts in groups.items():
         following = asm.label()
         for offset in range(0, len(prefix), 4):
             asm.put(_LD_W, place + offset)
             asm.unless(_JEQ, int.from_bytes(prefix[offset : offset + 4], "big"), following)
         asm.put(_LD_W, place + len(prefix))
-        for last in lasts:
-            asm.when(_JEQ, int.from_bytes(last, "big"), found)
+        for first, last in _runs(lasts):
+            if first == last:
+                asm.when(_JEQ, first, found)
+            else:
+                asm.unless(_JGE, first, following)  # those to come are greater still
+                asm.unless(_JGT, last, found)
         asm.here(following)
     asm.go(end)
     asm.here(found)
+
+
+def _runs(ordered: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last of each run of numbers that follow each other."""
+    for _, run in itertools.groupby(enumerate(ordered), lambda pair: pair[1] - pair[0]):
+        numbers = [number for _, number in run]
+        yield numbers[0], numbers[-1]
 
 
 def _put_protocol(asm: _Assembler, match: Match, version: int, end: str) -> None:

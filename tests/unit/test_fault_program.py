@@ -118,6 +118,38 @@ def test_exactly_the_packets_of_these_addresses_are_dropped(senders, receivers, 
     assert dropped(match, packet(str(source), str(target))) == expected
 
 
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=50, unique=True),
+    st.sampled_from(["10.9.8.0", "255.255.255.195", "fd00::fff0", "fd00::ffff:ffd0"]),
+    st.integers(-3, 70),
+)
+@settings(max_examples=150, deadline=None)
+def test_neighbours_are_told_apart_at_the_ends_of_their_runs(numbers, base, asked):
+    """Addresses that follow each other, with gaps, also across a byte and up to the last there is."""
+    first = ip_address(base)
+    match = Match(frozenset((first + number).packed for number in numbers))
+    try:
+        source = first + asked
+    except ValueError:
+        return
+    assert dropped(match, packet(str(source), str(first))) == (asked in numbers)
+
+
+def test_half_of_a_switch_is_a_short_program():
+    """What parting fifty hosts takes is the kernel's compiling of a hundred programs, so neighbours are one run."""
+    half = [address for n in range(1, 26) for address in (f"10.0.7.{n}", f"fd00:7::{n:x}")]
+    assert len(compiled([Match(addresses(*half))])) <= 26
+
+
+@pytest.mark.parametrize("count", [100, 127, 128, 129, 300])
+def test_jumps_that_are_too_far_for_a_conditional_one(count):
+    """Programs of any length decide alike: jumps reach 255 instructions, or are made of two."""
+    base = ip_address("10.0.0.0")
+    match = Match(frozenset((base + 2 * n).packed for n in range(count)))
+    found = [n for n in range(2 * count + 2) if dropped(match, packet(str(base + n), "10.9.9.9"))]
+    assert found == list(range(0, 2 * count, 2))
+
+
 @pytest.mark.parametrize(("source", "target"), [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")])
 def test_ports_are_those_of_the_protocol_that_was_named(source, target):
     """To or from a port, TCP's or UDP's, behind IP options too; a later fragment has no port and passes."""
@@ -161,6 +193,6 @@ def test_faults_at_one_place_add_up():
 
 def test_a_program_that_the_kernel_would_not_take_is_refused_in_words():
     """More than 4096 instructions: the error says what to do instead."""
-    many = frozenset(bytes((10, 0, high, low)) for high in range(10) for low in range(250))
+    many = frozenset(bytes((10, 0, high, low)) for high in range(20) for low in range(0, 250, 2))
     with pytest.raises(UsageError, match="the kernel takes 4096: name fewer hosts"):
         compiled([Match(many, many)])
