@@ -7,7 +7,9 @@
 
 #include "packet.h"
 
-enum { AT_ONCE = 48 };
+/* Frames to be taken and sent in one go; of those that fill the rings many more are taken than sent,
+   since taking them is what nobody else does. */
+enum { AT_ONCE = 48, AT_ONCE_BEHIND = 512 };
 /* Reading a frame's time from another clock gives something to be believed up to this age. */
 #define BELIEVED_NS 1000000000LL
 
@@ -54,11 +56,19 @@ static struct channel *channel_of(struct lane *lane, const struct frame *frame)
     return NULL;
 }
 
+void lane_pass(struct lane *lane, const struct parcel *parcel)
+{
+    if (!lane->behind)
+        outlet_put(&lane->outlet, parcel);
+    else if (queue_put(&lane->backlog, parcel, 0) < 0)
+        lane->counts.overflow += parcel->packets;
+}
+
 static void pass(struct lane *lane, const struct frame *frame)
 {
     struct parcel parcel;
     packet_whole(frame, &parcel);
-    outlet_put(&lane->outlet, &parcel);
+    lane_pass(lane, &parcel);
 }
 
 static void handle(struct lane *lane, struct frame *frame)
@@ -112,7 +122,10 @@ int lane_receive(struct lane *lane)
     struct frame frame;
     int taken = 0;
     int64_t now = 0, offset = 0;
-    for (; taken < AT_ONCE && inlet_take(&lane->inlet, &frame.in); taken++) {
+    if (!lane->behind)
+        lane->behind = inlet_is_filling(&lane->inlet);
+    const int most = lane->behind ? AT_ONCE_BEHIND : AT_ONCE;
+    for (; taken < most && inlet_take(&lane->inlet, &frame.in); taken++) {
         if (taken == 0)
             offset = read_offset(&now);
         frame.now = (int64_t)frame.in.time + offset;
@@ -134,27 +147,44 @@ static void send_all(struct lane *lane, struct channel *channel, int64_t now)
         return;
     while (queue_due(&channel->queue) <= now) {
         queue_take(&channel->queue, &parcel);
-        outlet_put(&lane->outlet, &parcel);
+        lane_pass(lane, &parcel);
     }
     outlet_flush(&lane->outlet);
     queue_settle(&channel->queue);
 }
 
-void lane_send(struct lane *lane, int64_t now)
+/* Sends some of what is behind; returns how many. */
+static int catch_up(struct lane *lane, int most)
 {
-    for (unsigned i = 0; i < RULES_MAX; i++) {
+    struct parcel parcel;
+    int sent = 0;
+    for (; sent < most && lane->backlog.count; sent++) {
+        queue_take(&lane->backlog, &parcel);
+        outlet_put(&lane->outlet, &parcel);
+    }
+    outlet_flush(&lane->outlet);
+    queue_settle(&lane->backlog);
+    lane->behind = lane->backlog.count > 0;
+    return sent;
+}
+
+int lane_send(struct lane *lane, int64_t now)
+{
+    const int sent = lane->behind ? catch_up(lane, OUTLET_FRAMES) : 0;
+    for (unsigned i = 0; i < lane->used; i++) {
         struct channel *channel = &lane->channels[i];
         if (channel->held_count && channel->held[0].until <= now)
             packet_release_held(lane, channel, now, 0);
         if (channel->queue.count)
             send_all(lane, channel, now);
     }
+    return sent;
 }
 
 int64_t lane_due(const struct lane *lane)
 {
-    int64_t due = INT64_MAX;
-    for (unsigned i = 0; i < RULES_MAX; i++) {
+    int64_t due = lane->behind ? 0 : INT64_MAX;
+    for (unsigned i = 0; i < lane->used; i++) {
         const struct channel *channel = &lane->channels[i];
         if (queue_due(&channel->queue) < due)
             due = queue_due(&channel->queue);
@@ -175,7 +205,13 @@ int lane_is_precise(const struct lane *lane)
 void lane_cut(struct lane *lane, int cut)
 {
     lane->cut = cut;
-    for (unsigned i = 0; cut && i < RULES_MAX; i++) {
+    while (cut && lane->backlog.count) {
+        struct parcel parcel;
+        queue_take(&lane->backlog, &parcel);
+        lane->counts.cut += parcel.packets;
+    }
+    queue_settle(&lane->backlog);
+    for (unsigned i = 0; cut && i < lane->used; i++) {
         struct channel *channel = &lane->channels[i];
         struct parcel parcel;
         packet_release_held(lane, channel, 0, 0);
@@ -189,7 +225,10 @@ void lane_cut(struct lane *lane, int cut)
 
 void lane_drain(struct lane *lane, int64_t now)
 {
-    for (unsigned i = 0; i < RULES_MAX; i++) {
+    while (lane->backlog.count)
+        catch_up(lane, OUTLET_FRAMES);
+    lane->behind = 0;
+    for (unsigned i = 0; i < lane->used; i++) {
         packet_release_held(lane, &lane->channels[i], now, 0);
         send_all(lane, &lane->channels[i], INT64_MAX - 1);
     }

@@ -64,16 +64,21 @@ struct lane {
     struct inlet inlet;
     struct outlet outlet;
     struct flows *flows;
+    struct queue backlog; /* frames that are to go at once, out of rings that were filling up */
+    int behind;           /* there are some, and those that come go there too */
     struct channel channels[RULES_MAX];
     unsigned rules;      /* as many of them are in force; what others delayed still comes */
+    unsigned used;       /* as many of them ever were: the rest is memory that is not looked at */
     struct counts counts;
     int cut;
 };
 
 /* Handles frames that have arrived, a bounded number; returns how many. */
 int lane_receive(struct lane *lane);
-/* Sends what is due. */
-void lane_send(struct lane *lane, int64_t now);
+/* Sends what is due, a bounded number of what is behind; returns how many of those. */
+int lane_send(struct lane *lane, int64_t now);
+/* Lets a parcel go now, behind those before it. */
+void lane_pass(struct lane *lane, const struct parcel *parcel);
 /* When lane_send has something to do next; INT64_MAX: never. */
 int64_t lane_due(const struct lane *lane);
 /* Whether a rule wants to be exact at any price. */

@@ -49,13 +49,19 @@ void outlet_put(struct outlet *outlet, const struct parcel *parcel)
         outlet_flush(outlet);
     const unsigned i = outlet->count++;
     struct iovec *part = outlet->parts[i];
+    outlet->packets[i] = parcel->packets;
+    if (parcel->whole && !parcel->tag_protocol) { /* one piece is what the kernel takes fastest */
+        const size_t before = sizeof parcel->vnet;
+        part[0] = (struct iovec){ (void *)(uintptr_t)(parcel->headers - before), before + parcel->headers_length + parcel->rest_length };
+        outlet->messages[i] = (struct mmsghdr){ .msg_hdr = { .msg_iov = part, .msg_iovlen = 1 } };
+        return;
+    }
     outlet->vnet[i] = parcel->vnet;
     const uint32_t length = copy_headers(outlet->headers[i], parcel, &outlet->vnet[i]);
     part[0] = (struct iovec){ &outlet->vnet[i], sizeof outlet->vnet[i] };
     part[1] = (struct iovec){ outlet->headers[i], length };
     part[2] = (struct iovec){ (void *)(uintptr_t)parcel->rest, parcel->rest_length };
     outlet->messages[i] = (struct mmsghdr){ .msg_hdr = { .msg_iov = part, .msg_iovlen = parcel->rest_length ? 3 : 2 } };
-    outlet->packets[i] = parcel->packets;
 }
 
 /* Whether the interface has a carrier: a plug has none while its host's interface is down. */
@@ -79,6 +85,13 @@ static void count_failure(struct outlet *outlet, unsigned packets, int error)
 void outlet_flush(struct outlet *outlet)
 {
     unsigned done = 0;
+    if (outlet->count == 1 && outlet->messages[0].msg_hdr.msg_iovlen == 1) {
+        /* A packet alone, whose sender may wait for the answer. */
+        if (send(outlet->fd, outlet->parts[0][0].iov_base, outlet->parts[0][0].iov_len, 0) >= 0)
+            outlet->sent += outlet->packets[done++];
+        else if (errno != EINTR)
+            count_failure(outlet, outlet->packets[done++], errno);
+    }
     while (done < outlet->count) {
         int sent = sendmmsg(outlet->fd, outlet->messages + done, outlet->count - done, 0);
         if (sent < 0 && errno == EINTR)

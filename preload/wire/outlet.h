@@ -12,7 +12,8 @@
 
 enum { OUTLET_FRAMES = 64, OUTLET_PARTS = 4 };
 
-/* A frame to be sent: `headers` are copied by who takes it, the rest is not. */
+/* A frame to be sent: `headers` are copied by who takes it, the rest is not; unless it is `whole`:
+   then the virtio header, headers and rest lie behind each other, and nothing is copied. */
 struct parcel {
     struct virtio_net_hdr vnet;
     uint16_t tag_protocol, tag;
@@ -21,6 +22,7 @@ struct parcel {
     const uint8_t *rest;
     uint32_t rest_length;
     unsigned packets;
+    int whole;
 };
 
 struct outlet {

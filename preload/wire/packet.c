@@ -21,7 +21,7 @@ void packet_whole(const struct frame *frame, struct parcel *parcel)
 {
     const uint32_t headers = frame->in.length < ETH_HLEN ? frame->in.length : ETH_HLEN;
     *parcel = (struct parcel){ frame->in.vnet, frame->in.tag_protocol, frame->in.tag, frame->in.data, headers,
-                               frame->in.data + headers, frame->in.length - headers, frame->segments };
+                               frame->in.data + headers, frame->in.length - headers, frame->segments, 1 };
 }
 
 /* Some of a frame's packets; `headers` has room for HEADERS_MAX bytes. */
@@ -61,7 +61,7 @@ static uint32_t size_of(const struct parcel *parcel, const struct frame *frame)
 static void put(struct lane *lane, struct channel *channel, const struct parcel *parcel, const struct frame *frame, int64_t due)
 {
     if (due <= frame->now && channel->queue.count == 0)
-        outlet_put(&lane->outlet, parcel);
+        lane_pass(lane, parcel);
     else if (queue_put(&channel->queue, parcel, due) < 0)
         lane->counts.overflow += parcel->packets;
     if (channel->held_count)
@@ -93,6 +93,7 @@ static int hold(struct channel *channel, const struct parcel *parcel, int64_t un
         memcpy(bytes + parcel->headers_length, parcel->rest, parcel->rest_length);
     *held = (struct held){ *parcel, until };
     held->parcel.headers = bytes;
+    held->parcel.whole = 0;
     held->parcel.rest = bytes + parcel->headers_length;
     return 0;
 }
@@ -125,6 +126,7 @@ static void corrupt(struct parcel *parcel, uint8_t *copy, uint64_t where)
     if (length > ETH_HLEN)
         copy[ETH_HLEN + where / 8 % (length - ETH_HLEN)] ^= (uint8_t)(1 << where % 8);
     parcel->headers = copy;
+    parcel->whole = 0;
     parcel->headers_length = length < ETH_HLEN ? length : ETH_HLEN;
     parcel->rest = copy + parcel->headers_length;
     parcel->rest_length = length - parcel->headers_length;

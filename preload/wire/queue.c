@@ -12,7 +12,6 @@ struct entry {
     uint16_t tag_protocol, tag;
     int64_t due;
     unsigned packets;
-    struct virtio_net_hdr vnet;
 };
 
 int queue_open(struct queue *queue, size_t size)
@@ -48,17 +47,20 @@ static struct entry *reserve(struct queue *queue, size_t size)
 
 int queue_put(struct queue *queue, const struct parcel *parcel, int64_t due)
 {
-    size_t size = sizeof(struct entry) + parcel->headers_length + parcel->rest_length;
+    size_t size = sizeof(struct entry) + sizeof parcel->vnet + parcel->headers_length + parcel->rest_length;
     size = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     struct entry *entry = reserve(queue, size);
     if (!entry)
         return -1;
     if (queue->count > 0 && due < queue->newest)
         due = queue->newest;
-    *entry = (struct entry){ (uint32_t)size, parcel->headers_length, parcel->rest_length, parcel->tag_protocol, parcel->tag, due, parcel->packets, parcel->vnet };
-    memcpy(entry + 1, parcel->headers, parcel->headers_length);
+    *entry = (struct entry){ (uint32_t)size, parcel->headers_length, parcel->rest_length, parcel->tag_protocol, parcel->tag, due, parcel->packets };
+    uint8_t *bytes = (uint8_t *)(entry + 1);
+    memcpy(bytes, &parcel->vnet, sizeof parcel->vnet); /* in front, for who sends it in one piece */
+    bytes += sizeof parcel->vnet;
+    memcpy(bytes, parcel->headers, parcel->headers_length);
     if (parcel->rest_length)
-        memcpy((uint8_t *)(entry + 1) + parcel->headers_length, parcel->rest, parcel->rest_length);
+        memcpy(bytes + parcel->headers_length, parcel->rest, parcel->rest_length);
     queue->newest = due;
     queue->tail += size;
     queue->count++;
@@ -73,9 +75,10 @@ int64_t queue_due(const struct queue *queue)
 void queue_take(struct queue *queue, struct parcel *parcel)
 {
     const struct entry *entry = at(queue, queue->head);
-    const uint8_t *bytes = (const uint8_t *)(entry + 1);
-    *parcel = (struct parcel){ entry->vnet, entry->tag_protocol, entry->tag, bytes, entry->headers_length,
-                               bytes + entry->headers_length, entry->rest_length, entry->packets };
+    const uint8_t *bytes = (const uint8_t *)(entry + 1) + sizeof parcel->vnet;
+    *parcel = (struct parcel){ { 0 }, entry->tag_protocol, entry->tag, bytes, entry->headers_length,
+                               bytes + entry->headers_length, entry->rest_length, entry->packets, 1 };
+    memcpy(&parcel->vnet, entry + 1, sizeof parcel->vnet);
     queue->head += entry->size;
     queue->count--;
     if (queue->count && at(queue, queue->head)->size == 0)

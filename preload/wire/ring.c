@@ -18,6 +18,9 @@ enum { SLOT_OVERHEAD = 128, TAGS = 8, BLOCK = 1 << 20, TINY_SLOT = 512, SMALL_SL
    the 6 MB that TCP has under way by default. A processor may be busy with others for that long. */
 enum { TINY_BYTES = 8 << 20, SMALL_BYTES = 8 << 20, LARGE_BYTES = 17 << 20 };
 
+/* The part of a ring that may be waiting before it is emptied in a hurry. */
+enum { FILLING_SHARE = 8 };
+
 /* Frames that are longer than `above` and at most `most`. */
 static int set_filter(int fd, unsigned above, unsigned most)
 {
@@ -178,6 +181,17 @@ int inlet_take(struct inlet *inlet, struct arrival *arrival)
     ring->next = (ring->next + 1) % ring->frames;
     understand(frame, arrival);
     return 1;
+}
+
+int inlet_is_filling(const struct inlet *inlet)
+{
+    for (int i = 0; i < RINGS; i++) {
+        const struct ring *ring = &inlet->ring[i];
+        struct tpacket2_hdr *ahead = header(ring, (ring->next + ring->frames / FILLING_SHARE) % ring->frames);
+        if (atomic_load_explicit((_Atomic uint32_t *)&ahead->tp_status, memory_order_acquire) & TP_STATUS_USER)
+            return 1;
+    }
+    return 0;
 }
 
 static void release(struct ring *ring)

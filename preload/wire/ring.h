@@ -45,6 +45,8 @@ int inlet_open_both(struct inlet inlet[2], const unsigned mtu[2], unsigned divis
 int inlet_start(struct inlet *inlet, int index, struct pc_failure *failure);
 /* The oldest frame that was not taken yet; 0 when there is none. */
 int inlet_take(struct inlet *inlet, struct arrival *arrival);
+/* Whether a ring is so full that it may soon have no room. */
+int inlet_is_filling(const struct inlet *inlet);
 /* Gives all slots that were taken back to the kernel. */
 void inlet_release(struct inlet *inlet);
 /* Adds to `drops` what the kernel has counted since it was last asked. */

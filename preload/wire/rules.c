@@ -53,5 +53,7 @@ struct channel *lane_add_rule(struct lane *lane, const struct faults *faults)
     channel->faults = *faults;
     channel->random = faults->loss || faults->duplicate || faults->reorder || faults->corrupt || faults->jitter;
     lane->rules++;
+    if (lane->used < lane->rules)
+        lane->used = lane->rules;
     return channel;
 }

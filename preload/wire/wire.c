@@ -5,6 +5,7 @@
 #include <linux/if.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,6 +13,18 @@
 /* Before a moment that is to be met exactly we are awake this long. */
 #define SPIN_NS 150000LL
 enum { ROUNDS_WITHOUT_POLL = 32, SECOND = 1000000000 };
+/* What may be behind in a lane: a second of 200,000 small packets a second. */
+enum { BACKLOG = 32 << 20 };
+
+/* What is ready, beside the lanes by their numbers. */
+enum { CONTROL_READY = ENDS, OTHER_READY };
+
+/* Has wait_for_work look at a descriptor from now on: it looks at what has something, not at all. */
+static int await(const struct wire *wire, int fd, uint32_t name)
+{
+    struct epoll_event event = { .events = EPOLLIN, .data.u32 = name };
+    return epoll_ctl(wire->ready, EPOLL_CTL_ADD, fd, &event);
+}
 
 /* The MTU of an interface; -1 and ENODEV when it is gone. */
 static int mtu_of(int fd, int index)
@@ -25,6 +38,9 @@ int wire_open(struct wire *wire, const int plug[ENDS], unsigned divisor, struct 
     struct inlet inlet[ENDS] = { { .drops = 0 } };
     unsigned mtu[ENDS];
     memcpy(wire->plug, plug, sizeof wire->plug);
+    wire->ready = epoll_create1(EPOLL_CLOEXEC);
+    if (wire->ready < 0 || await(wire, wire->control, CONTROL_READY) < 0)
+        return pc_fail(failure, "wait for", "requests");
     for (int i = 0; i < ENDS; i++) {
         if (outlet_open(&wire->lane[i].outlet, plug[i], failure) < 0)
             return -1;
@@ -39,6 +55,8 @@ int wire_open(struct wire *wire, const int plug[ENDS], unsigned divisor, struct 
     if (inlet_open_both(inlet, mtu, divisor, failure) < 0)
         return -1;
     for (int i = 0; i < ENDS; i++) {
+        if (queue_open(&wire->lane[i].backlog, BACKLOG) < 0)
+            return pc_fail(failure, "find room for", "frames");
         wire->lane[i].inlet = inlet[!i];
         wire->lane[i].flows = wire->flows;
     }
@@ -47,9 +65,13 @@ int wire_open(struct wire *wire, const int plug[ENDS], unsigned divisor, struct 
 
 int wire_start(struct wire *wire, struct pc_failure *failure)
 {
-    for (int i = 0; i < ENDS; i++)
+    for (int i = 0; i < ENDS; i++) {
         if (inlet_start(&wire->lane[i].inlet, wire->plug[!i], failure) < 0)
             return -1;
+        for (int j = 0; j < RINGS; j++)
+            if (await(wire, wire->lane[i].inlet.ring[j].fd, (uint32_t)i) < 0)
+                return pc_fail(failure, "wait for", "frames");
+    }
     wire->started = 1;
     return 0;
 }
@@ -59,7 +81,7 @@ static int move(struct wire *wire, int64_t now)
     int moved = 0;
     for (int i = 0; i < ENDS; i++) {
         moved += lane_receive(&wire->lane[i]);
-        lane_send(&wire->lane[i], now);
+        moved += lane_send(&wire->lane[i], now);
     }
     return moved;
 }
@@ -70,31 +92,41 @@ static int64_t due(const struct wire *wire)
     return first < second ? first : second;
 }
 
-/* Waits for frames and messages until `until`. Returns what wire_run does, or 0. */
-static int wait_for_work(struct wire *wire, int other, int64_t until, int64_t now)
+/* epoll_pwait2(), which kernels have from 5.11 on. */
+static int wait_ready(int fd, struct epoll_event *events, int most, const struct timespec *timeout)
 {
-    struct pollfd polls[2 + RINGS * ENDS] = { { .fd = wire->control, .events = POLLIN }, { .fd = other, .events = POLLIN } };
-    int result = 0;
-    for (int i = 0; i < RINGS * ENDS; i++)
-        polls[2 + i] = (struct pollfd){ .fd = wire->started ? wire->lane[i / RINGS].inlet.ring[i % RINGS].fd : -1, .events = POLLIN };
-    const int64_t left = until == INT64_MAX ? 0 : until > now ? until - now : 0;
-    const struct timespec timeout = { left / SECOND, left % SECOND };
-    if (ppoll(polls, 2 + RINGS * ENDS, until == INT64_MAX ? NULL : &timeout, NULL) <= 0)
-        return 0;
-    for (int i = 0; i < RINGS * ENDS; i++) {
-        struct lane *lane = &wire->lane[i / RINGS];
-        if (!(polls[2 + i].revents & (POLLERR | POLLNVAL)))
-            continue;
-        inlet_clear_errors(&lane->inlet); /* a plug that was set down: it may come up again */
-        if (mtu_of(lane->outlet.fd, wire->plug[0]) < 0 || mtu_of(lane->outlet.fd, wire->plug[1]) < 0)
-            result |= 4;
-    }
-    if (polls[0].revents)
-        result |= 1;
-    return result | (polls[1].revents ? 2 : 0);
+    const int ready = epoll_pwait2(fd, events, most, timeout, NULL);
+    if (ready >= 0 || errno != ENOSYS)
+        return ready;
+    struct pollfd all = { .fd = fd, .events = POLLIN };
+    return ppoll(&all, 1, timeout, NULL) <= 0 ? 0 : epoll_wait(fd, events, most, 0);
 }
 
-int wire_run(struct wire *wire, int other, int64_t until)
+/* A plug that was set down may come up again. Returns what wire_run does, or 0. */
+static int see_to(struct wire *wire, struct lane *lane)
+{
+    inlet_clear_errors(&lane->inlet);
+    return mtu_of(lane->outlet.fd, wire->plug[0]) < 0 || mtu_of(lane->outlet.fd, wire->plug[1]) < 0 ? 4 : 0;
+}
+
+/* Waits for frames and messages until `until`. Returns what wire_run does, or 0. */
+static int wait_for_work(struct wire *wire, int64_t until, int64_t now)
+{
+    struct epoll_event events[RINGS * ENDS + 2];
+    const int64_t left = until == INT64_MAX ? 0 : until > now ? until - now : 0;
+    const struct timespec timeout = { left / SECOND, left % SECOND };
+    const int ready = wait_ready(wire->ready, events, sizeof events / sizeof *events, until == INT64_MAX ? NULL : &timeout);
+    int result = 0;
+    for (int i = 0; i < ready; i++) {
+        if (events[i].data.u32 < ENDS && events[i].events & EPOLLERR)
+            result |= see_to(wire, &wire->lane[events[i].data.u32]);
+        else if (events[i].data.u32 >= ENDS)
+            result |= events[i].data.u32 == CONTROL_READY ? 1 : 2;
+    }
+    return result;
+}
+
+static int run(struct wire *wire, int64_t until)
 {
     int rounds = 0;
     for (;;) {
@@ -110,12 +142,22 @@ int wire_run(struct wire *wire, int other, int64_t until)
         int64_t wake = moved ? now : next;
         if (next != INT64_MAX && (lane_is_precise(&wire->lane[0]) || lane_is_precise(&wire->lane[1])))
             wake = wake - SPIN_NS < now ? now : wake - SPIN_NS;
-        const int result = wait_for_work(wire, other, wake, now);
+        const int result = wait_for_work(wire, wake, now);
         if (result)
             return result;
         if (clock_ns() >= until)
             return 0;
     }
+}
+
+int wire_run(struct wire *wire, int other, int64_t until)
+{
+    if (other >= 0 && await(wire, other, OTHER_READY) < 0)
+        return 4; /* nothing can be seen to come of it */
+    const int result = run(wire, until);
+    if (other >= 0)
+        epoll_ctl(wire->ready, EPOLL_CTL_DEL, other, NULL);
+    return result;
 }
 
 void wire_drain(struct wire *wire)

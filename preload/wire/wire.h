@@ -22,6 +22,7 @@ struct wire {
     struct lane lane[ENDS]; /* by the end that the frames travel to */
     struct flows *flows;
     int control;            /* -1: closed */
+    int ready;              /* epoll: descriptors that have something */
     int started;
 };
 

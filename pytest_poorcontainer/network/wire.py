@@ -38,6 +38,7 @@ _NS: Final = 1_000_000_000
 _FAULTS: Final = struct.Struct("=11Q")
 _COUNTS: Final = struct.Struct("=13Q")
 _PRECISE, _SENDERS, _RECEIVERS = 1, 2, 4  # enum rule_flag of preload/wire/lane.h
+_AUTOGROUP_NICE: Final = "-10"  # as be_prompt() of preload/wire/main.c
 _QUEUE_SECONDS: Final = 0.1
 _QUEUE_LEAST: Final = 64 * 1514
 
@@ -125,6 +126,7 @@ class WireCarrier:
         protocol.limit_waits(self._socket, _PATIENCE)
         try:
             self.pid = self._receive("start", 0).number(Field.PID)
+            _prefer(self._pidfd)
         except BaseException:
             self.kill()
             raise
@@ -292,6 +294,19 @@ _alive: Final[weakref.WeakSet[WireCarrier]] = weakref.WeakSet()
 def _divisor(others: int) -> int:
     """Return how many times less than 66 MB a wire is to take, beside so many others: 1.5 GB for 64, 8 MB each then."""
     return next((divisor for most, divisor in ((8, 1), (24, 2), (64, 4)) if others < most), 8)
+
+
+def _prefer(pidfd: int) -> None:
+    """Give a wire its turn before others, where the machine shares its processors out by sessions.
+
+    A helper is a session, and its nice value counts in that alone (sched(7), autogroup). Only speed depends on it, and
+    not everybody may, so a refusal is fine.
+    """
+    with contextlib.suppress(OSError):
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:  # noqa: PTH123 - proc(5)
+            pid = next((line.split()[1] for line in info if line.startswith("Pid:")), "0")
+        with open(f"/proc/{pid}/autogroup", "w", encoding="ascii") as group:  # noqa: PTH123 - as above
+            group.write(_AUTOGROUP_NICE)
 
 
 CANARY_TYPE: Final = 0x88B5  # IEEE Std 802: local experimental

@@ -153,6 +153,16 @@ def test_what_there_is_no_room_for_is_counted(see):
     assert 60000 - (64 << 20) // 1400 < seen["overflow"] < 60000 - (64 << 20) // 1600
 
 
+def test_a_wire_that_is_behind_empties_its_rings_before_they_are_full(see):
+    """What waits is sent in order, frames of all sizes, lost only when it is cut, and not forgotten at the end."""
+    seen = see("behind")
+    assert {how: one["in order"] for how, one in seen.items()} == {"send": True, "cut": True, "end": True}
+    assert {one["overflow"] for one in seen.values()} == {0}
+    assert all(one["out"] + one["cut"] == one["of"] for one in seen.values())
+    assert (seen["send"]["cut"], seen["end"]["cut"]) == (0, 0)
+    assert seen["cut"]["cut"] > 0
+
+
 def test_a_rate_drops_what_its_queue_does_not_hold(see):
     """Frames of 1,000 bytes at 8 Mbit/s with room for 10,000 bytes: some ten pass, and none of it is an error."""
     seen = see("rated")

@@ -14,7 +14,10 @@ import time
 from wired import (
     ADDRESS,
     AUXDATA,
+    END,
+    ENDS,
     ERRNO,
+    FLAGS,
     HEADER,
     HOSTS,
     MACS,
@@ -268,6 +271,34 @@ def full(wire):
             wire.handled(number)
     counts = wire.counts()[1]
     return {"overflow": counts["overflow"], "packets": counts["packets"]}
+
+
+def behind(wire):
+    """What fills the rings is taken out of them first, and sent in order; it is told when it is cut off."""
+    wire.ask(START)
+    seen = {}
+    silence = [(ENDS, struct.pack("=I", 2)), (FLAGS, struct.pack("=I", 0))]
+    for how, count in (("send", 7000), ("cut", 3000), ("end", 3000)):
+        wire.set()
+        before = wire.counts()[1]
+        wire.came()
+        with wire.stopped():
+            for number in range(count):
+                wire.a.send(udp(number, size=1300 if number % 4 == 0 else 40))
+            if how == "cut":
+                wire.tell(SET, silence)
+        if how == "cut":
+            assert wire.receive()[0] == OK
+        elif how == "send":
+            for number in range(count, count + 100):
+                wire.a.send(udp(number))
+        sent = count + 100 if how == "send" else count
+        lost = wire.handled(before["packets"] + before["cut"] + sent) if how != "end" else wire.counts(END)[1]
+        out = wire.came(sent - (lost["cut"] - before["cut"]))
+        numbers = [struct.unpack("!I", frame[42:46])[0] for frame in wire.arrived()]
+        seen[how] = {"out": out, "cut": lost["cut"] - before["cut"], "of": sent, "overflow": lost["overflow"]}
+        seen[how]["in order"] = numbers == sorted(numbers) and len(numbers) > 50
+    return {**seen, "status": wire.ends()}
 
 
 def rated(wire):

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -21,6 +22,7 @@ COUNTED = ["packets", "lost", "duplicated", "reordered", "corrupted", "overrun",
 COUNTED += ["chatter", "canaries", "error"]
 ALL = (1 << 64) - 1
 IGNORE_OUTGOING, VNET_HDR, AUXDATA, SOL_PACKET = 23, 15, 8, 263
+STATISTICS, STATISTICS_OF = 6, struct.Struct("=II")
 VNET = struct.Struct("=BBHHHH")
 MACS = b"\x02\0\0\0\0\x02" + b"\x02\0\0\0\0\x01"
 
@@ -121,11 +123,15 @@ class Wired:
 
     def ask(self, op, fields=(), fds=()):
         """Make a request and return the answer."""
+        self.tell(op, fields, fds)
+        return self.receive()
+
+    def tell(self, op, fields=(), fds=()):
+        """Make a request."""
         body = b"".join(FIELD.pack(kind, len(value)) + value for kind, value in fields)
         self.request += 1
         head = HEADER.pack(1, op, 0, len(fds), self.request, len(body))
         socket.send_fds(self.control, [head + body], fds)
-        return self.receive()
 
     def set(self, *rules, cut=0, forget=1):
         """Put rules in force."""
@@ -146,6 +152,23 @@ class Wired:
             if counts["packets"] + counts["chatter"] + counts["cut"] + counts["overflow"] >= number:
                 return counts
             assert time.monotonic() < deadline, counts
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """Let the wire do nothing for a while, as a machine that is busy with others does."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+        yield
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def came(self, least=0):
+        """Return how many frames have come since this was last asked, also those that no buffer had room for."""
+        deadline = time.monotonic() + 10
+        found = 0
+        while True:
+            found += STATISTICS_OF.unpack(self.b.getsockopt(SOL_PACKET, STATISTICS, STATISTICS_OF.size))[0]
+            if found >= least or time.monotonic() > deadline:
+                return found
 
     def arrived(self, at=None, patience=0.3, least=0):
         """Return the frames that come, until none comes for a while (longer while fewer are there than must come)."""

@@ -29,6 +29,12 @@ def pair():
         yield network.pair()
 
 
+def may_prefer():
+    """Return whether this process may give others a lower nice value."""
+    effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) >> 23 & 1)
+
+
 def carrier(link):
     """Return the wire of an impaired link."""
     return link._impairments.carrier
@@ -63,6 +69,17 @@ def test_a_delay_is_added_each_way(pair, precise):
     assert pair.link.medium == "veth"
     assert pair.link.impairment == {}
     assert min(echoes(pair.a, pair.b, 5)) < 0.04
+
+
+@pytest.mark.skipif(not may_prefer(), reason="only who has CAP_SYS_NICE may prefer a process: run as root")
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel does not group by sessions")
+def test_a_wire_has_its_turn_before_others(pair):
+    """Where processors are shared out by sessions, a wire's nice value would count in its own alone: both are set."""
+    with pair.link.impair(delay="1ms"):
+        lines = Path(f"/proc/self/fdinfo/{carrier(pair.link)._pidfd}").read_text().splitlines()
+        pid = next(line.split()[1] for line in lines if line.startswith("Pid:"))
+        assert Path(f"/proc/{pid}/autogroup").read_text().endswith("nice -10\n")
+        assert os.getpriority(os.PRIO_PROCESS, int(pid)) == -10
 
 
 @pytest.mark.parametrize("by", ["name", "host"])
