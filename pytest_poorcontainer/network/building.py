@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.lab import Lab
     from pytest_poorcontainer.lab.handle import Handle
     from pytest_poorcontainer.network.host import Host
-    from pytest_poorcontainer.network.netlink import Netlink, Request
+    from pytest_poorcontainer.network.netlink import Request
     from pytest_poorcontainer.network.routes import Route
     from pytest_poorcontainer.network.topology import Cable, Node, Port, Topology
 
@@ -100,7 +100,11 @@ def wire(lab: Lab, cables: Sequence[Cable]) -> None:
     fabric.send(requests)
     with netlinks_of(ports) as lent:
         for node, some in ports.items():
-            _attach(lent[node], node, some)
+            lent[node].send(_attach(node, some))
+        # After all of them: workers of the kernel finish the first ones' addresses in the meantime.
+        for node, some in ports.items():
+            addresses = [port.place.ip6 for port in some if port.place.ip6]
+            await_up(lent[node], [port.index for port in some], node.name, addresses)
     fabric.await_up(plugs, "the plugs")
 
 
@@ -168,8 +172,8 @@ def _of_cable(cable: Cable) -> list[Request]:
     return requests + [messages.set_up(cable.plug(end), what) for end in ends]
 
 
-def _attach(netlink: Netlink, node: Node, ports: Sequence[Port]) -> None:
-    """Bring up the new interfaces of a host and give them their addresses; return when they can be used."""
+def _attach(node: Node, ports: Sequence[Port]) -> list[Request]:
+    """Return what brings up the new interfaces of a host and gives them their addresses."""
     requests = [messages.set_up(1, node.name)]
     for port in ports:
         place = port.place
@@ -177,8 +181,7 @@ def _attach(netlink: Netlink, node: Node, ports: Sequence[Port]) -> None:
         requests.append(messages.add_address(port.index, place.ip, place.prefix, node.name))
         if place.ip6:
             requests.append(messages.add_address(port.index, place.ip6, place.prefix6, node.name))
-    netlink.send(requests)
-    await_up(netlink, [port.index for port in ports], node.name, [one.place.ip6 for one in ports if one.place.ip6])
+    return requests
 
 
 def install_routes(topology: Topology, have: dict[Node, set[Route]]) -> None:
