@@ -353,7 +353,7 @@ class Container(Files):
         from pytest_poorcontainer.container.freezing import everything_below, freeze  # noqa: PLC0415 - few tests need it
 
         if self._frozen is None or not self._frozen.active:
-            init = self.pid
+            init = self._living("freeze")
             self._frozen = freeze(self.name, lambda: everything_below(init))
         return self._frozen
 
@@ -366,8 +366,15 @@ class Container(Files):
         """Kill everything that runs in it, services too (SIGKILL); return how many processes. It can be used again."""
         from pytest_poorcontainer.container.freezing import everything_below, kill  # noqa: PLC0415 - few tests need it
 
-        init = self.pid
+        init = self._living("kill everything in")
         return kill(self.name, lambda: everything_below(init))
+
+    def _living(self, operation: str) -> int:
+        """Return the pid of its init. Raises when it is dead: the number may be another process's by now."""
+        self._handle.check()
+        if self._handle.has_ended():
+            raise self._handle.died(f"{operation} {self.name}")
+        return self.pid
 
     @contextlib.contextmanager
     def clock_offset(self, seconds: float) -> Iterator[None]:

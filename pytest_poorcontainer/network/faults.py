@@ -127,6 +127,7 @@ class Faults:
 
         Raises :class:`UsageError` for what is no list of times and functions, each time at or after the last.
         """
+        self._network._check_open("begin a timeline in")  # noqa: SLF001 - ours
         checked = [self._step(step) for step in steps]
         for before, after in itertools.pairwise(checked):
             if after.at < before.at:
@@ -156,6 +157,7 @@ class Faults:
         ``kinds`` are of :data:`NEMESES`, ``every`` and ``last`` the shortest and longest time between two faults and
         of one, in seconds. Without a seed one is drawn; it is printed, and the same seed makes the same trouble.
         """
+        self._network._check_open("begin a nemesis in")  # noqa: SLF001 - ours
         find = self._network.find
         everybody = self._network.partition.everybody() if hosts is None else [find(host) for host in hosts]
         unknown = [kind for kind in kinds if kind not in NEMESES]

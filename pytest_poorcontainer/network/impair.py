@@ -129,11 +129,12 @@ class Impaired:
 
 
 class Impairments:
-    """All layers of one link, and the carrier while there is one. The link's lock is held by who calls."""
+    """All layers of one link, and the carrier while there is one. Safe to use from several threads at once."""
 
-    def __init__(self, splice: Splice) -> None:
-        """Begin without any."""
+    def __init__(self, splice: Splice, lock: contextlib.AbstractContextManager[object]) -> None:
+        """Begin without any. ``lock`` is the fabric's: who ends a layer does not while another closes the network."""
         self._splice = splice
+        self._lock = lock
         self._layers: list[Impaired] = []
         self.carrier: Carrier | None = None
         self._last: tuple[Counts, Counts] | None = None
@@ -153,29 +154,33 @@ class Impairments:
         Raises :class:`UsageError`, :class:`LabError`; then all is as it was.
         """
         layer = Impaired(self, said, _check_seed(seed), ends)
-        self._put([*self._layers, layer])
+        with self._lock:
+            self._put([*self._layers, layer])
         return layer
 
     def change(self, layer: Impaired, said: dict[str, float | bool]) -> None:
         """Let a layer say something else."""
-        if layer not in self._layers:
-            raise PoorContainerError(f"cannot change {layer}: it has ended")
-        before, layer.said = layer.said, said
-        try:
-            self._put(self._layers)
-        except BaseException:
-            layer.said = before
-            raise
+        with self._lock:
+            if layer not in self._layers:
+                raise PoorContainerError(f"cannot change {layer}: it has ended")
+            before, layer.said = layer.said, said
+            try:
+                self._put(self._layers)
+            except BaseException:
+                layer.said = before
+                raise
 
     def remove(self, layer: Impaired) -> None:
         """Take a layer away; with the last one the carrier goes."""
-        if layer in self._layers:
-            self._put([one for one in self._layers if one is not layer])
+        with self._lock:
+            if layer in self._layers:
+                self._put([one for one in self._layers if one is not layer])
 
     def clear(self) -> None:
         """Take all of them away."""
-        if self._layers:
-            self._put([])
+        with self._lock:
+            if self._layers:
+                self._put([])
 
     def counts(self) -> tuple[Counts, Counts]:
         """Return what has happened, also when it is over. Raises :class:`WireDied`."""
@@ -187,8 +192,9 @@ class Impairments:
 
     def abandon(self) -> Exception | None:
         """End the carrier of a link whose hosts are about to be closed; return what is to be told."""
-        carrier, self.carrier = self.carrier, None
-        self._layers = []
+        with self._lock:
+            carrier, self.carrier = self.carrier, None
+            self._layers = []
         if carrier is None:
             return None
         try:

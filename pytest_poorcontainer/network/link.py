@@ -116,7 +116,7 @@ class Link(Way):
 
         if self._impairments is None:
             self._splice = LinkSplice(self)
-            self._impairments = Impairments(self._splice)
+            self._impairments = Impairments(self._splice, fabric_of(self.lab).lock)
         return self._impairments
 
     def cut(self, *, direction: Direction = None) -> Until:
@@ -274,8 +274,7 @@ class Link(Way):
         self.closed = True
         if self._impairments is None:
             return None
-        with fabric_of(self.lab).lock:
-            return self._impairments.abandon()
+        return self._impairments.abandon()
 
     def _usable(self, what: str) -> None:
         if self.closed:

@@ -271,9 +271,9 @@ class Network(Pairs):
             self._faults = Faults(self)
         return self._faults
 
-    def _check_open(self) -> None:
+    def _check_open(self, what: str = "change") -> None:
         if self._closed:
-            raise PoorContainerError("cannot change this network: it is closed")
+            raise PoorContainerError(f"cannot {what} this network: it is closed")
 
     def _check_switch(self, switch: Switch) -> None:
         if self._topology.switches.get(switch.name) is not switch:

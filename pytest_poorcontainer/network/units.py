@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 
 from pytest_poorcontainer.errors import UsageError
 
@@ -99,7 +99,8 @@ def _read(value: float | str, expected: str) -> tuple[float, str]:
         if match is None:
             raise UsageError(f"{expected}, not {value!r}")
         return float(match[1]), match[2]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    # Neither "nan" nor an int that is no float any more is less than that.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise UsageError(f"{expected}, not {value!r}")
     if value < 0:
         raise UsageError(f"{expected}, not {value!r}: it cannot be negative")

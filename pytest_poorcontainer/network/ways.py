@@ -91,13 +91,13 @@ def drop(what: str, places: Sequence[Place]) -> Callable[[], None]:
     from pytest_poorcontainer.network.link import Rule, place_rules  # noqa: PLC0415 - a Link is a Way
 
     if not places:
-        raise UsageError(f"cannot {what}: there is no cable between them")
+        raise UsageError(f"there is no cable between them for this fault: {what}")
     rules = [Rule(place.link, place.towards, place.match) for place in places]
     links = list(dict.fromkeys(place.link for place in places))
     fabric = fabric_of(links[0].lab)
     with fabric.lock:
         for link in links:
-            link.check(what)
+            link.check(f"put in force ({what}) at")
         place_rules(add=rules)
 
     def undo() -> None:

@@ -138,6 +138,8 @@ class WireCarrier:
             return False
         waiting = select.poll()
         waiting.register(self._pidfd, select.POLLIN)
+        # Its line to us is closed at once, its pidfd tells when all its rings are gone, which takes 200 ms.
+        waiting.register(self._socket, select.POLLHUP)
         return bool(waiting.poll(0))
 
     def introduce(self) -> None:

@@ -146,6 +146,25 @@ def test_a_frozen_host_may_be_closed(network, host):
     assert state(pid) == ""
 
 
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda network, host: host.freeze(), "container .* is closed"),
+        (lambda network, host: host.kill(), "container .* is closed"),
+        (lambda network, host: network.faults.timeline([(0, host.freeze)]), "begin a timeline in .* it is closed"),
+        (lambda network, host: network.faults.nemesis(seed=1), "begin a nemesis in .* it is closed"),
+        (lambda network, host: network.partition.halves(), r"put in force \(partition .* its hosts are closed"),
+        (lambda network, host: network.between("a", "b").cut(), r"put in force \(between .* its hosts are closed"),
+    ],
+)
+def test_faults_of_what_is_closed_are_refused(fault, message):
+    """They say so at once; above all they touch no process that has got a dead one's number."""
+    with Network() as network:
+        host, _ = network.lan(["a", "b"])
+    with pytest.raises(PoorContainerError, match=message):
+        fault(network, host)
+
+
 def test_a_timeline_does_things_at_their_times(network, host):
     """Each step is done, in order, not before its time; what is in force at the end of the block is undone."""
     link = host.cable

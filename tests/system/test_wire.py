@@ -3,9 +3,11 @@
 import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -419,6 +421,20 @@ def test_a_closed_link_cannot_be_impaired(pair):
     pair.close()
     with pytest.raises(PoorContainerError, match=r"cannot impair .*: its hosts are closed"):
         pair.link.impair(delay=1)
+
+
+def test_a_fault_may_end_while_its_network_does():
+    """Whichever is first: neither thread sees an error, and every wire is ended."""
+    for _ in range(5):
+        network = Network()
+        hosts = network.lan(2)
+        faults = [hosts[0].cable.impair(delay="1ms"), network.between(*hosts).impair(loss="1%")]
+        pidfd = os.dup(carrier(hosts[0].cable)._pidfd)
+        with contextlib.closing(os.fdopen(pidfd)), ThreadPoolExecutor() as threads:
+            ends = [threads.submit(fault.end) for fault in faults for _ in range(2)]
+            network.close()
+            assert [end.result() for end in ends] == [None] * 4
+            assert select.select([pidfd], [], [], 5)[0]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def test_rates(text, rate):
         (parse_time, -3, "cannot be negative"),
         (parse_time, math.nan, "not nan"),
         (parse_time, math.inf, "not inf"),
+        pytest.param(parse_rate, 10**400, "not 1000", id="no float"),
         (parse_time, None, "not None"),
         (parse_time, True, "not True"),
         (parse_time, "2h", "no unit"),
