@@ -6,24 +6,13 @@
 #include <linux/if.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 enum { ADDRESSES = 2 * ETH_ALEN, TAG = 4 };
-
-int outlet_open(struct outlet *outlet, int index, struct pc_failure *failure)
-{
-    const struct sockaddr_ll address = { .sll_family = AF_PACKET, .sll_ifindex = index };
-    const int one = 1;
-    /* Protocol 0: it only sends. */
-    outlet->index = index;
-    outlet->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
-    if (outlet->fd < 0 || setsockopt(outlet->fd, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof one) < 0 ||
-        bind(outlet->fd, (const struct sockaddr *)&address, sizeof address) < 0)
-        return pc_fail(failure, "make a socket for sending to", "a plug");
-    return 0;
-}
 
 /* Writes the headers with the VLAN tag that the kernel took out put in again. */
 static uint32_t copy_headers(uint8_t *to, const struct parcel *parcel, struct virtio_net_hdr *vnet)
@@ -71,35 +60,97 @@ static int is_running(const struct outlet *outlet)
     return ioctl(outlet->fd, SIOCGIFNAME, &request) == 0 && ioctl(outlet->fd, SIOCGIFFLAGS, &request) == 0 && (request.ifr_flags & IFF_RUNNING);
 }
 
-/* ENOBUFS is what veth says when it drops: since the other end is down, or has too much to do. */
-static void count_failure(struct outlet *outlet, unsigned packets, int error)
+/* How often the interface's carrier has come and gone; 0 when that is not to be found out. */
+static uint32_t carrier_changes(const struct outlet *outlet)
 {
-    if (error == ENETDOWN || error == ENXIO || error == ENODEV || (error == ENOBUFS && !is_running(outlet))) {
+    struct {
+        struct nlmsghdr header;
+        struct ifinfomsg link;
+    } request = { { sizeof request, RTM_GETLINK, NLM_F_REQUEST, 0, 0 }, { .ifi_index = outlet->index } };
+    union {
+        struct nlmsghdr header;
+        uint8_t bytes[8192];
+    } answer;
+    if (send(outlet->netlink, &request, sizeof request, 0) < 0)
+        return 0;
+    const ssize_t got = recv(outlet->netlink, &answer, sizeof answer, MSG_DONTWAIT); /* the kernel answers at once */
+    if (got < 0 || !NLMSG_OK(&answer.header, (unsigned)got) || answer.header.nlmsg_type != RTM_NEWLINK)
+        return 0;
+    unsigned left = (unsigned)IFLA_PAYLOAD(&answer.header);
+    uint32_t changes = 0;
+    for (struct rtattr *at = IFLA_RTA(NLMSG_DATA(&answer.header)); RTA_OK(at, left); at = RTA_NEXT(at, left))
+        if (at->rta_type == IFLA_CARRIER_CHANGES)
+            memcpy(&changes, RTA_DATA(at), sizeof changes);
+    return changes;
+}
+
+int outlet_open(struct outlet *outlet, int index, struct pc_failure *failure)
+{
+    const struct sockaddr_ll address = { .sll_family = AF_PACKET, .sll_ifindex = index };
+    const int one = 1;
+    /* Protocol 0: it only sends. */
+    outlet->index = index;
+    outlet->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+    if (outlet->fd < 0 || setsockopt(outlet->fd, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof one) < 0 ||
+        bind(outlet->fd, (const struct sockaddr *)&address, sizeof address) < 0)
+        return pc_fail(failure, "make a socket for sending to", "a plug");
+    outlet->netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    if (outlet->netlink < 0)
+        return pc_fail(failure, "make a socket for asking about", "a plug");
+    outlet->changes = carrier_changes(outlet);
+    return 0;
+}
+
+/* ENOBUFS is what veth says when it drops: since the other end is down, or has too much to do. It
+   may be up again by now, but not without its carrier having changed. */
+static int was_down(struct outlet *outlet)
+{
+    if (!is_running(outlet))
+        return 1;
+    const uint32_t before = outlet->changes;
+    outlet->changes = carrier_changes(outlet);
+    return outlet->changes != before;
+}
+
+/* Counts packets that the kernel did not take; returns how many of them are to be counted by what
+   the interface was. */
+static unsigned failure(struct outlet *outlet, unsigned packets, int error)
+{
+    if (error == ENOBUFS)
+        return packets;
+    if (error == ENETDOWN || error == ENXIO || error == ENODEV) {
         outlet->down += packets;
-        return;
+        return 0;
     }
     outlet->refused += packets;
     outlet->error = error;
+    return 0;
 }
 
 void outlet_flush(struct outlet *outlet)
 {
-    unsigned done = 0;
+    unsigned done = 0, failed = 0;
     if (outlet->count == 1 && outlet->messages[0].msg_hdr.msg_iovlen == 1) {
         /* A packet alone, whose sender may wait for the answer. */
         if (send(outlet->fd, outlet->parts[0][0].iov_base, outlet->parts[0][0].iov_len, 0) >= 0)
             outlet->sent += outlet->packets[done++];
         else if (errno != EINTR)
-            count_failure(outlet, outlet->packets[done++], errno);
+            failed += failure(outlet, outlet->packets[done++], errno);
     }
     while (done < outlet->count) {
         int sent = sendmmsg(outlet->fd, outlet->messages + done, outlet->count - done, 0);
         if (sent < 0 && errno == EINTR)
             continue;
         if (sent < 0) /* of the first of them: the others may be better */
-            count_failure(outlet, outlet->packets[done++], errno);
+            failed += failure(outlet, outlet->packets[done++], errno);
         for (; sent > 0; sent--)
             outlet->sent += outlet->packets[done++];
+    }
+    if (failed && was_down(outlet)) {
+        outlet->down += failed;
+    } else if (failed) {
+        outlet->refused += failed;
+        outlet->error = ENOBUFS;
     }
     outlet->count = 0;
 }

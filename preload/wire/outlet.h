@@ -27,6 +27,8 @@ struct parcel {
 
 struct outlet {
     int fd, index;
+    int netlink;      /* asks how often the carrier has changed */
+    uint32_t changes; /* what the answer was */
     unsigned count;
     struct mmsghdr messages[OUTLET_FRAMES];
     struct iovec parts[OUTLET_FRAMES][OUTLET_PARTS];

@@ -282,6 +282,24 @@ def test_a_host_may_take_its_interface_down(pair):
         assert impaired.counts[1].refused == 0
 
 
+def test_an_interface_that_comes_and_goes_is_no_error_of_the_wire(pair):
+    """What is under way when it goes is lost as on a cable, also when it has come again by the time that one looks."""
+    with pair.link.impair(delay="1ms") as impaired, pair.a.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
+        assert len(datagrams(pair.a, pair.b, 3)) == 3
+        source.connect((pair.b.ip, 9))
+        with pair.b.iproute() as kernel:
+            index = kernel.link_lookup(ifname="eth0")[0]
+            for _ in range(40):
+                kernel.link("set", index=index, state="down")
+                for _ in range(10):
+                    with contextlib.suppress(OSError):  # a has heard that its port 9 is closed
+                        source.send(b"x")
+                kernel.link("set", index=index, state="up")
+        counts = impaired.counts[1]
+        assert (counts.refused, counts.error) == (0, 0)
+        assert counts.packets > 100
+
+
 def test_a_tagged_frame_keeps_its_tag(pair):
     """A VLAN between the two hosts works through a wire."""
     for number, host in enumerate(pair, 1):
