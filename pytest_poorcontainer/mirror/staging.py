@@ -27,7 +27,6 @@ LARGE = 1 << 20
 """From this size on (bytes) a file is written as it comes, and can be resumed."""
 
 _VECTOR = 1024  # IOV_MAX
-_BATCH = 256 << 10
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _VALIDATOR = 512  # bytes of an ETag or a date
 
@@ -58,14 +57,9 @@ class Receiver(Protocol):
 
 
 class Incoming:
-    """One file on its way. Small ones stay in memory until they are whole.
+    """One file on its way. Small ones stay in memory until they are whole; large ones are written as they come."""
 
-    libcurl brings 16 KiB at a time. Those of a large file are gathered in one buffer that stays: a list of them, freed
-    at each write, has malloc(3) give the memory back to the kernel and ask for it again, a page fault for each page of
-    the file.
-    """
-
-    __slots__ = ("_buffer", "_chunks", "_fd", "_stage", "_waiting", "name", "size", "want")
+    __slots__ = ("_chunks", "_fd", "_stage", "_waiting", "name", "size", "want")
 
     def __init__(self, stage: Stage, want: Want) -> None:
         """Begin with nothing."""
@@ -74,42 +68,27 @@ class Incoming:
         self.name = ""
         self._stage = stage
         self._chunks: list[bytes] = []
-        self._buffer: bytearray | None = None
         self._waiting = 0
         self._fd = -1
 
-    def data(self, chunk: bytes) -> None:
-        """Take the next bytes. Raises OSError."""
+    def data(self, chunk: bytes | memoryview) -> None:
+        """Take the next bytes, in pieces that are worth a call of the kernel each. Raises OSError."""
         count = len(chunk)
         self.size += count
         self._stage.bytes += count
-        if self._buffer is None:
-            self._chunks.append(chunk)
-            self._waiting += count
-            if self._waiting >= LARGE:
-                self._flush()
-                self._buffer = bytearray(_BATCH)
+        if self._fd >= 0 and not self._waiting:
+            _write(self._fd, (chunk,))
             return
-        end = self._waiting + count
-        if end > _BATCH:
+        self._chunks.append(bytes(chunk))
+        self._waiting += count
+        if self._waiting >= LARGE:
             self._flush()
-            end = count
-            if count > _BATCH:
-                _write(self._fd, [chunk])
-                return
-        self._buffer[self._waiting : end] = chunk
-        self._waiting = end
 
     def _flush(self) -> None:
-        """Write what is in memory: a call of the kernel for each piece would tell."""
+        """Write what is in memory."""
         if self._fd < 0:
             self._fd = self._stage.create(self)
-        count, self._waiting = self._waiting, 0
-        if self._buffer is not None:
-            if count:
-                _write(self._fd, [memoryview(self._buffer)[:count]])
-            return
-        chunks, self._chunks = self._chunks, []
+        chunks, self._chunks, self._waiting = self._chunks, [], 0
         for start in range(0, len(chunks), _VECTOR):
             _write(self._fd, chunks[start : start + _VECTOR])
 
@@ -147,7 +126,7 @@ class Incoming:
                 self._flush()
         finally:
             self._chunks.clear()
-            self._buffer, self._waiting = None, 0
+            self._waiting = 0
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1

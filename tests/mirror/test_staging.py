@@ -1,4 +1,4 @@
-"""Where the bytes of one file arrive: in memory, in a buffer, in a temporary file, and all of them in their order."""
+"""Where the bytes of one file arrive: in memory, in a temporary file, and all of them in their order."""
 
 import errno
 import hashlib
@@ -16,9 +16,8 @@ from pytest_poorcontainer.mirror.tree import Tree
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
-    """Return a stage for which 64 bytes are a large file, and 32 fill the buffer."""
+    """Return a stage for which 64 bytes are a large file."""
     monkeypatch.setattr(staging, "LARGE", 64)
-    monkeypatch.setattr(staging, "_BATCH", 32)
     (tmp_path / "tree").mkdir()
     (tmp_path / "tmp").mkdir()
     fd = os.open(tmp_path / "tmp", os.O_RDONLY | os.O_DIRECTORY)
@@ -28,7 +27,7 @@ def stage(tmp_path, monkeypatch):
 
 
 def pieces(chance, content):
-    """Cut bytes into pieces, mostly small ones, some larger than the buffer."""
+    """Cut bytes into pieces, mostly small ones, some larger than a file that stays in memory."""
     place = 0
     while place < len(content):
         size = chance.choice([0, 1, 7, 16, 31, 32, 33, 64, 100])
@@ -94,13 +93,13 @@ def test_short_writes_go_on_with_the_rest(stage, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_told_as_one(stage, tmp_path, monkeypatch):
-    """What is in the buffer when the disk is full is an error of the run, and leaves no file under its name."""
+    """What is in memory when the disk is full is an error of the run, and leaves no file under its name."""
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    incoming = stage.incoming(Want("file", 80, 1e9))
-    incoming.data(bytes(70))
+    incoming = stage.incoming(Want("file", 60, 1e9))
+    incoming.data(bytes(50))
     incoming.data(bytes(10))
     monkeypatch.setattr(os, "writev", full)
     with pytest.raises(NoSpace, match="free some space"):
