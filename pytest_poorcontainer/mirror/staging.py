@@ -77,7 +77,7 @@ class Incoming:
         self.size += count
         self._stage.bytes += count
         if self._fd >= 0 and not self._waiting:
-            _write(self._fd, (chunk,))
+            _write(self._fd, (chunk,), count)
             return
         self._chunks.append(bytes(chunk))
         self._waiting += count
@@ -88,9 +88,14 @@ class Incoming:
         """Write what is in memory."""
         if self._fd < 0:
             self._fd = self._stage.create(self)
-        chunks, self._chunks, self._waiting = self._chunks, [], 0
+        chunks, count = self._chunks, self._waiting
+        self._chunks, self._waiting = [], 0
+        if 0 < len(chunks) <= _VECTOR:
+            _write(self._fd, chunks, count)
+            return
         for start in range(0, len(chunks), _VECTOR):
-            _write(self._fd, chunks[start : start + _VECTOR])
+            some = chunks[start : start + _VECTOR]
+            _write(self._fd, some, sum(map(len, some)))
 
     def resume(self) -> tuple[int, str]:
         """Open what an earlier run has left of this file; return (bytes that are there, the server's validator)."""
@@ -161,10 +166,12 @@ class Incoming:
         return self.name
 
 
-def _write(fd: int, chunks: Sequence[bytes | memoryview]) -> None:
-    """Write all of these; a short write (the disk is nearly full) goes on with the rest."""
+def _write(fd: int, chunks: Sequence[bytes | memoryview], count: int) -> None:
+    """Write all of these ``count`` bytes; a short write (the disk is nearly full) goes on with the rest."""
     written = os.writev(fd, chunks)
-    left = memoryview(b"".join(chunks))[written:] if written < sum(map(len, chunks)) else memoryview(b"")
+    if written == count:
+        return
+    left = memoryview(b"".join(chunks))[written:]
     while left:
         left = left[os.write(fd, left) :]
 
@@ -255,7 +262,7 @@ class Stage:
             reason = f"{incoming.size} bytes came, but the listing says {want.size}"
             incoming.close(keep=False)
             raise Failure("size", reason)
-        expected = self.checksums.get(want.path)
+        expected = self.checksums.get(want.path) if self.checksums else None
         if expected is not None and incoming.digest(expected[0]) != expected[1]:
             incoming.close(keep=False)
             raise Failure("checksum", f"its {expected[0]} is not the published one")

@@ -205,21 +205,18 @@ class CurlSource:
         self._transfers.run(self._requests(wants, stage))
 
     def _requests(self, wants: Iterable[Want], stage: Stage) -> Iterator[Request]:
+        def arrived(request: Request, outcome: Outcome) -> None:
+            incoming: Incoming = request.tag
+            self._arrived(incoming.want, incoming, outcome, stage)
+
         for want in wants:
             if want.ask is not None:
                 yield self._ask(want, stage)
             elif want.size is None or want.size >= LARGE:
                 yield self._large(want, stage)
             else:
-                yield self._small(want, stage)
-
-    def _small(self, want: Want, stage: Stage) -> Request:
-        incoming = stage.incoming(want)
-
-        def finished(_: Request, outcome: Outcome) -> None:
-            self._arrived(want, incoming, outcome, stage)
-
-        return Request(self._to(want.path), finished, data=incoming.data, again=incoming.restart)
+                incoming = stage.incoming(want)
+                yield Request(self._to(want.path), arrived, incoming.data, again=incoming.restart, tag=incoming)
 
     def _arrived(self, want: Want, incoming: Incoming, outcome: Outcome, stage: Stage) -> None:
         try:

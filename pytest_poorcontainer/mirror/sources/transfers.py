@@ -104,8 +104,8 @@ def _small_buffer(fd: int, purpose: int) -> int:  # noqa: ARG001 - libcurl's arg
 class _Slot:
     """One of the handles, and what it is doing.
 
-    libcurl brings 16 KiB at a time. They go into ``sink`` without a line of Python, which would be most of the work of a
-    large file; it stays, since what is freed and asked for again costs a page fault for each page.
+    libcurl brings 16 KiB at a time. They go into ``sink`` without a line of Python, which would be most of the work of
+    a large file; it stays, since what is freed and asked for again costs a page fault for each page.
     """
 
     __slots__ = ("curl", "error", "plain", "request", "sink")
@@ -120,15 +120,16 @@ class _Slot:
     def drain(self, count: int) -> None:
         """Hand on the bytes that have come. Raises what the request's ``data`` does."""
         request, sink = self.request, self.sink
-        try:
-            if request is not None:
-                with sink.getbuffer() as whole, whole[:count] as view:
-                    if request.data is None:
-                        request.body.append(bytes(view))
-                    else:
-                        request.data(view)
-        finally:
+        sink.seek(0)
+        if request is None:
+            return
+        take = request.body.append if request.data is None else request.data
+        if count < _BATCH or request.data is None:
+            take(sink.read(count))
             sink.seek(0)
+        else:
+            with sink.getbuffer() as whole, whole[:count] as view:
+                take(view)
 
     def header(self, line: bytes) -> int:
         """Take a line of a header, or of an FTP dialogue. An exception must not cross C: it is kept, and ends it."""
@@ -226,7 +227,7 @@ class Transfers:
             if request.again is not None:
                 request.again()
         request.attempts += 1
-        request.seen = self._moved()
+        request.seen = self.succeeded + self._came
         slot.request = request
         slot.error = None
         plain = request.arrange is None and request.header is None and request.data is not None
@@ -311,6 +312,11 @@ class Transfers:
             return
         code = curl.getinfo(self._pycurl.RESPONSE_CODE)
         stamp = curl.getinfo(self._pycurl.INFO_FILETIME)
+        mtime = stamp if stamp >= 0 else None
+        if number == 0 and code < 400 and request.data is not None:  # noqa: PLR2004 - as in _judge; nearly all files
+            self.succeeded += 1
+            request.finished(request, Outcome("ok", code, "", mtime, ""))
+            return
         if number and (told := curl.getinfo(self._pycurl.HTTP_CONNECTCODE)) >= 400:  # noqa: PLR2004 - HTTP's errors
             code, kind = told, "denied" if told == 407 else "lost"  # noqa: PLR2004 - RFC 9110: the proxy refuses us
             text = f"the proxy answers {code}"
@@ -318,7 +324,7 @@ class Transfers:
             kind = self._judge(number, code)
         if kind in {"ok", "gone"}:
             self.succeeded += 1
-        outcome = Outcome(kind, code, text or f"the server answers {code}", stamp if stamp >= 0 else None, "")
+        outcome = Outcome(kind, code, text or f"the server answers {code}", mtime, "")
         if request.data is None:
             outcome.url = curl.getinfo(self._pycurl.EFFECTIVE_URL)
         if kind in {"lost", "cut", "busy", "broken"} and self._again(request, outcome):
