@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,7 +78,7 @@ class Incoming:
         self.size += count
         self._stage.bytes += count
         if self._fd >= 0 and not self._waiting:
-            _write(self._fd, (chunk,), count)
+            _write(self._fd, (chunk,))
             return
         self._chunks.append(bytes(chunk))
         self._waiting += count
@@ -88,14 +89,9 @@ class Incoming:
         """Write what is in memory."""
         if self._fd < 0:
             self._fd = self._stage.create(self)
-        chunks, count = self._chunks, self._waiting
-        self._chunks, self._waiting = [], 0
-        if 0 < len(chunks) <= _VECTOR:
-            _write(self._fd, chunks, count)
-            return
+        chunks, self._chunks, self._waiting = self._chunks, [], 0
         for start in range(0, len(chunks), _VECTOR):
-            some = chunks[start : start + _VECTOR]
-            _write(self._fd, some, sum(map(len, some)))
+            _write(self._fd, chunks[start : start + _VECTOR])
 
     def resume(self) -> tuple[int, str]:
         """Open what an earlier run has left of this file; return (bytes that are there, the server's validator)."""
@@ -166,10 +162,10 @@ class Incoming:
         return self.name
 
 
-def _write(fd: int, chunks: Sequence[bytes | memoryview], count: int) -> None:
-    """Write all of these ``count`` bytes; a short write (the disk is nearly full) goes on with the rest."""
+def _write(fd: int, chunks: Sequence[bytes | memoryview]) -> None:
+    """Write all of these; a short write (the disk is nearly full) goes on with the rest."""
     written = os.writev(fd, chunks)
-    if written == count:
+    if written == sum(map(len, chunks)):
         return
     left = memoryview(b"".join(chunks))[written:]
     while left:
@@ -277,13 +273,39 @@ class Stage:
             incoming.close(keep=False)
             raise disk_error(error, want.path) from error
 
-    def adopt(self, fd: int, name: str, want: Want, size: int, mtime: float) -> None:
-        """Take over a file that another program has put into the directory ``fd``; raises as :meth:`arrived`."""
+    def adopt(self, fd: int, name: str, want: Want) -> bool:
+        """Take over a file that another program has put into the directory ``fd``; whether there is one.
+
+        Raises as :meth:`arrived`.
+        """
+        try:
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISREG(found.st_mode):
+            return False
+        size = found.st_size
+        if want.size is not None and size != want.size:
+            raise Failure("size", f"{size} bytes came, but the listing says {want.size}")
+        expected = self.checksums.get(want.path) if self.checksums else None
+        mode = 0o755 if want.executable else 0o644
+        late = want.mtime is not None and int(found.st_mtime) != int(want.mtime)
+        if expected is not None or late or found.st_mode & 0o7777 != mode:
+            self._finish(fd, name, mode, want.mtime if late else None, expected)
+        self.files += 1
+        if want.stage == INDEX:
+            self._count += 1
+            own = f"{self._prefix}.{self._count}"
+            os.rename(name, own, src_dir_fd=fd, dst_dir_fd=self._fd)
+            self.waiting[want.path] = (own, want, size)
+        else:
+            self._publish(name, want.path, fd)
+        return True
+
+    def _finish(self, fd: int, name: str, mode: int, mtime: float | None, expected: tuple[str, str] | None) -> None:
+        """Check the content of a file, and set its mode and time. Raises :class:`Failure`."""
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
         try:
-            if want.size is not None and size != want.size:
-                raise Failure("size", f"{size} bytes came, but the listing says {want.size}")
-            expected = self.checksums.get(want.path)
             if expected is not None:
                 import hashlib  # noqa: PLC0415 - as in Incoming.digest
 
@@ -293,19 +315,11 @@ class Stage:
                     digits = found.hexdigest() if found else hashlib.new(expected[0], content.read()).hexdigest()
                 if digits != expected[1]:
                     raise Failure("checksum", f"its {expected[0]} is not the published one")
-            os.fchmod(file, 0o755 if want.executable else 0o644)
-            if want.mtime is not None and int(mtime) != int(want.mtime):
-                os.utime(file, (want.mtime, want.mtime))
+            os.fchmod(file, mode)
+            if mtime is not None:
+                os.utime(file, (mtime, mtime))
         finally:
             os.close(file)
-        self.files += 1
-        if want.stage == INDEX:
-            self._count += 1
-            own = f"{self._prefix}.{self._count}"
-            os.rename(name, own, src_dir_fd=fd, dst_dir_fd=self._fd)
-            self.waiting[want.path] = (own, want, size)
-        else:
-            self._publish(name, want.path, fd)
 
     def take(self, name: str, want: Want, size: int) -> None:
         """Publish a complete temporary file, or keep it for later if it is an index."""

@@ -2,6 +2,7 @@
 
 import calendar
 import os
+import re
 import string
 import time
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_poorcontainer.mirror.entries import COMPLETE, DIRECTORY, FILE, INCOMPLETE, LINK, UNRECOGNISED, why_refused
+from pytest_poorcontainer.mirror.listings import ftp, html
 from pytest_poorcontainer.mirror.listings.dates import without_year
 from pytest_poorcontainer.mirror.listings.ftp import parse_list, parse_mlsd
 from pytest_poorcontainer.mirror.listings.html import parse_html
@@ -191,6 +193,39 @@ def test_any_bytes_are_read_without_harm(parse, data):
     assert all(entry.size is None or entry.size >= 0 for entry in listing.entries)
     if listing.state == UNRECOGNISED:
         assert not listing.entries
+
+
+facts = st.sampled_from([b"type=file;", b"type=dir;", b"size=7;", b"size=-1;", b"modify=20261123192918;", b"unique=;",
+                         b"modify=20261323192918;", b"modify=20261123242918;", b"modify=20261123235960;",
+                         b"UNIX.mode=0755;", b"UNIX.mode=644;", b"UNIX.mode=07;", b"unique=8U12;"])  # fmt: skip
+odd = [b"a.deb", b".", b"..", b"~x", b"a" * 255, b"a" * 256, b".hidden", b"a b", b"a\r", b"dir/", b"%41", b"x&amp;y"]
+names = st.one_of(texts, st.sampled_from(odd))
+dates = st.sampled_from([b"23-Nov-2026 19:29", b"31-Feb-2026 19:29", b"23-Nov-2026 29:29", b"-"])
+rows = st.tuples(names, names, dates, st.sampled_from([b"9", b"-", b"1K", b"9" * 15, b"9" * 16]))
+
+
+@given(lines=st.lists(st.tuples(st.lists(facts, max_size=6).map(b"".join), names), max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_plain_lines_are_read_as_all_others(lines):
+    """The short way for the lines of files with plain names says what the long one does."""
+    usual = [(b"type=file;size=7;modify=20261123192918;UNIX.mode=0755;" + some, name) for some, name in lines]
+    data = b"\r\n".join(some + b" " + name for some, name in lines + usual)
+    short = parse_mlsd(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ftp, "_FILE", re.compile("(?!)"))
+        assert parse_mlsd(data) == short
+
+
+@given(found=st.lists(rows, max_size=4))
+@settings(max_examples=300, deadline=None)
+def test_plain_rows_are_read_as_all_others(found):
+    """As above, for the pages of nginx."""
+    lines = [b'<a href="%s">%s</a>   %s   %s' % row for row in found]
+    page = b"<title>Index of /p/</title><h1>Index of /p/</h1><hr><pre>\n" + b"\r\n".join(lines) + b"\n</pre>"
+    short = parse_html(page, b"/p/")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(html, "_SIMPLE_ROW", re.compile(b"(?!)"))
+        assert parse_html(page, b"/p/") == short
 
 
 @given(data=pages)

@@ -34,6 +34,12 @@ _WINDOWS = re.compile(
     r"(?:(?P<dir><(?:DIR|JUNCTION|SYMLINKD?)>)|(?P<size>[\d,.]+))\s(?P<name>.+)$",
     re.ASCII,
 )
+_FILE = re.compile(
+    r"type=file;size=(\d{1,15});modify=(\d{4})(\d\d)(\d\d)([01]\d|2[0-3])([0-5]\d)([0-5]\d);"
+    r"(?:UNIX\.mode=0?(\d{3});)?(?:unique=([^;]*);)? ([A-Za-z0-9_~][A-Za-z0-9._~+-]{0,254})",
+    re.ASCII,
+)
+"""What most lines of MLSD are: a file whose name means nothing but itself, with the facts in pure-ftpd's order."""
 _DIGITS = 15  # more than a petabyte is no size, and int() of a long line is slow
 _LINE = 2048  # characters; longer ones would make the search for the date slow, and name no file of ours
 _CENTURY = 70
@@ -42,13 +48,20 @@ _NOON = 12
 
 def _lines(data: bytes) -> list[str]:
     """Return the lines as file names are decoded. Only LF ends a line: other bytes may be in a name."""
-    return [os.fsdecode(line.removesuffix(b"\r")) for line in data.split(b"\n") if line not in {b"", b"\r"}]
+    return [line.removesuffix("\r") for line in os.fsdecode(data).split("\n") if line not in {"", "\r"}]
 
 
 def parse_mlsd(data: bytes) -> Listing:
     """Parse an answer to MLSD: ``fact=value;fact=value; name``. Facts are optional, except for the type."""
     listing = Listing(dialect="MLSD")
     for line in _lines(data):
+        plain = _FILE.fullmatch(line)
+        if plain:
+            size, year, month, day, hour, minute, second, mode, unique, name = plain.groups()
+            mtime = seconds(int(year), int(month), int(day), int(hour), int(minute), int(second))
+            executable = mode is not None and mode[0] in "1357"
+            listing.entries.append(Entry(name, FILE, int(size), mtime, 1.0, 0, "", unique or "", executable=executable))
+            continue
         facts, space, name = line.partition(" ")
         known = {}
         for fact in facts.split(";"):

@@ -44,6 +44,11 @@ _CADDY_ROW = re.compile(
     re.DOTALL,
 )
 _PYTHON_ROW = re.compile(rb"<li>" + _HREF)
+_SIMPLE_ROW = re.compile(
+    rb"<a href=\"([A-Za-z0-9_~][A-Za-z0-9._~+-]{0,254})\">[^<\n]*</a>"
+    rb" +(\d\d-[A-Z][a-z]{2}-\d{4} \d\d:\d\d) +(\d{1,15})\r?"
+)
+"""What most rows of nginx are: a file whose name means nothing but itself."""
 _DATES = (
     (re.compile(r"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d)(?::(\d\d))?(?:\.\d+)?(Z|[+-]\d\d:?\d\d)?", re.ASCII), "ymd"),
     (re.compile(r"(\d\d)-([A-Z][a-z]{2})-(\d{4}) (\d\d):(\d\d)", re.ASCII), "dMy"),
@@ -140,8 +145,14 @@ def parse_html(page: bytes, path: bytes = b"/") -> Listing:
     body, end, _ = page[begin.end() :].partition(dialect.end)
     if not end:
         listing.doubt("the page has no end")
+    simple = _SIMPLE_ROW.fullmatch if dialect.name == "nginx" else None
     for row in body.split(dialect.split):
-        if b"href=" in row:
+        plain = simple(row) if simple else None
+        if plain:
+            name, date, size = plain.groups()
+            mtime, precision, _ = _date(date.decode())
+            listing.entries.append(Entry(name.decode(), FILE, int(size), mtime, precision, local=True))
+        elif b"href=" in row:
             _add_row(listing, dialect, row, path)
     return listing
 

@@ -6,6 +6,7 @@ rsync itself never writes into the published tree: what it brings is published a
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -233,17 +234,23 @@ class RsyncSource:
         """Hand what has come to the stage; ``problem`` is why the rest has not, None when that is told otherwise."""
         with Tree(str(self._incoming)) as there:
             for want in wanted:
-                local = there.look(want.path)
+                directory, _, name = want.path.rpartition("/")
                 try:
-                    if local is None or local.kind != FILE:
-                        if problem is None:
-                            continue
+                    if not self._adopted(there, directory, name, want, stage) and problem is not None:
                         raise Failure("gone", problem or "the source has it no more")  # noqa: TRY301 - as what adopt raises
-                    directory, _, name = want.path.rpartition("/")
-                    stage.adopt(there.directory(directory), name, want, local.size, local.mtime)
                 except Failure as failure:
                     self._options.log(f"{printable(want.path)}: {failure}")
                     stage.failed(want, failure)
+
+    def _adopted(self, there: Tree, directory: str, name: str, want: Want, stage: Stage) -> bool:
+        """Whether the file has come, and the stage has taken it."""
+        try:
+            fd = there.directory(directory)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+                return False
+            raise
+        return stage.adopt(fd, name, want)
 
     def read(self, path: str, most: int, known: str = "") -> tuple[bytes | None, str]:  # noqa: ARG002 - a source's
         """Tell that rsync's own comparison is as cheap as reading a manifest."""
