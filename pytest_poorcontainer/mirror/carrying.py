@@ -124,6 +124,8 @@ class Carrying:
             found = ((path, self._tree.scan(path)) for path in above)
             there = set(self.stage.waiting)
             there |= {posixpath.join(path, name) for path, names in found for name in sums.NAMES if name in names}
+        if not there:
+            return
         for path, expected in sums.published(paths, read, there):
             self.stage.checksums.setdefault(path, expected)
 

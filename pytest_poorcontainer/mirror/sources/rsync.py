@@ -7,6 +7,7 @@ rsync itself never writes into the published tree: what it brings is published a
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import shutil
@@ -43,6 +44,8 @@ _LINE = re.compile(
 _LISTED = re.compile(
     rb"(?P<mode>[-dlcbps]\S{9}) +(?P<size>[\d,]+) (?P<time>\d{4}/\d\d/\d\d \d\d:\d\d:\d\d) (?P<name>.+)"
 )
+_PLAIN = re.compile(r"(?:[A-Za-z0-9_~][A-Za-z0-9._~+-]{0,254}/)*[A-Za-z0-9_~][A-Za-z0-9._~+-]{0,254}")
+"""Paths of which no component can be refused, as most are."""
 _DELETING = re.compile(rb"\*deleting +(?:\d+ \S+ \S{9} )?(?P<name>.+)")
 _MANY = 100
 _PARTIAL = {23, 24, 25}
@@ -295,7 +298,7 @@ class _Dry:
         path, _, target = name.partition(" -> ") if kind == LINK else (name.rstrip("/"), "", "")
         if not kind or path in {"", "."} or what[0] == ".":
             return
-        refused = next((why for why in map(why_refused, path.split("/")) if why), "")
+        refused = "" if _PLAIN.fullmatch(path) else next((why for why in map(why_refused, path.split("/")) if why), "")
         if refused:
             self._plan.problems.append(f"refused the name {path!a}: {refused}")
             return
@@ -334,13 +337,16 @@ def _entry(match: re.Match[bytes]) -> Entry:
     return Entry(name, kind, size if kind == FILE else None, _seconds(stamp), target=target)
 
 
+@functools.lru_cache(maxsize=4096)
 def _seconds(text: str) -> float | None:
     return seconds(*(int(part) for part in text.split("/")))
 
 
 def _name(raw: bytes) -> str:
     """Undo rsync's escapes: a backslash, a hash, and three octal digits."""
-    return os.fsdecode(re.sub(rb"\\#([0-7]{3})", lambda found: bytes([int(found[1], 8) & 255]), raw))
+    if b"\\#" in raw:
+        raw = re.sub(rb"\\#([0-7]{3})", lambda found: bytes([int(found[1], 8) & 255]), raw)
+    return os.fsdecode(raw)
 
 
 def _proxy(text: str) -> str:
