@@ -123,13 +123,16 @@ class _Slot:
         sink.seek(0)
         if request is None:
             return
-        take = request.body.append if request.data is None else request.data
-        if count < _BATCH or request.data is None:
-            take(sink.read(count))
-            sink.seek(0)
-        else:
+        if request.data is not None and count >= _BATCH:
             with sink.getbuffer() as whole, whole[:count] as view:
-                take(view)
+                request.data(view)
+            return
+        data = sink.read(count)
+        sink.seek(0)
+        if request.data is None:
+            request.body.append(data)
+        else:
+            request.data(data)
 
     def header(self, line: bytes) -> int:
         """Take a line of a header, or of an FTP dialogue. An exception must not cross C: it is kept, and ends it."""
@@ -159,6 +162,7 @@ class Transfers:
         self._free = list(self._slots)
         self._ready: deque[Request] = deque()
         self._later: list[tuple[float, int, Request]] = []
+        self._ended: list[tuple[Request, Outcome]] = []
         self._order = itertools.count()
         self.allowed = len(self._slots)
         self.succeeded = 0
@@ -189,6 +193,7 @@ class Transfers:
         try:
             while self._start(source):
                 self._multi.perform()
+                self._conclude()
                 self._drain()
                 if not self._collect():  # a handle that is free is used at once, not after the next byte of another
                     self._wait()
@@ -206,6 +211,7 @@ class Transfers:
                 self._free.append(slot)
         self._ready.clear()
         self._later.clear()
+        self._ended.clear()
 
     def _start(self, more: Iterator[Request]) -> bool:
         """Give free handles something to do; whether anything is left."""
@@ -219,7 +225,7 @@ class Transfers:
                 break
             self._exhausted = False
             self._begin(self._free.pop(), request)
-        return len(self._free) < len(self._slots) or bool(self._ready or self._later)
+        return len(self._free) < len(self._slots) or bool(self._ready or self._later or self._ended)
 
     def _begin(self, slot: _Slot, request: Request) -> None:
         if request.attempts:
@@ -274,6 +280,12 @@ class Transfers:
             curl.setopt(pycurl.SSL_VERIFYHOST, 0)
         self._setup(curl)
 
+    def _conclude(self) -> None:
+        """Tell of what has ended, now that its successors are under way: to publish a file takes a while."""
+        ended, self._ended = self._ended, []
+        for request, outcome in ended:
+            request.finished(request, outcome)
+
     def _drain(self) -> None:
         """Hand on what has come, where it is worth a call, or has waited for long."""
         least, now = _BATCH, time.monotonic()
@@ -286,7 +298,7 @@ class Transfers:
                 slot.drain(count)
 
     def _collect(self) -> bool:
-        """Finish what has ended; whether anything has."""
+        """Free the handles of what has ended; whether anything has."""
         left, found = 1, False
         while left:
             left, good, bad = self._multi.info_read()
@@ -315,7 +327,7 @@ class Transfers:
         mtime = stamp if stamp >= 0 else None
         if number == 0 and code < 400 and request.data is not None:  # noqa: PLR2004 - as in _judge; nearly all files
             self.succeeded += 1
-            request.finished(request, Outcome("ok", code, "", mtime, ""))
+            self._ended.append((request, Outcome("ok", code, "", mtime, "")))
             return
         if number and (told := curl.getinfo(self._pycurl.HTTP_CONNECTCODE)) >= 400:  # noqa: PLR2004 - HTTP's errors
             code, kind = told, "denied" if told == 407 else "lost"  # noqa: PLR2004 - RFC 9110: the proxy refuses us
@@ -331,7 +343,7 @@ class Transfers:
             return
         if kind == "denied" and not self.succeeded:
             raise NotAllowed(f"the source refuses us: {outcome.reason}; look at user, password and certificate")
-        request.finished(request, outcome)
+        self._ended.append((request, outcome))
 
     def _judge(self, number: int, code: int) -> str:
         """Return the class of an outcome from libcurl's number and the server's reply."""
