@@ -143,8 +143,11 @@ class Tree:
         found = {}
         with os.scandir(fd) as entries:
             for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    found[entry.name] = _local(entry.stat(follow_symlinks=False))
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                found[entry.name] = _local(status)
         return found
 
     def look(self, path: str) -> Local | None:
