@@ -16,17 +16,19 @@ from pytest_poorcontainer.mirror.errors import BadConfig, MirrorError
 from pytest_poorcontainer.mirror.home import check_place
 from pytest_poorcontainer.mirror.plan import Limits
 from pytest_poorcontainer.mirror.rules import OURS, Rules
+from pytest_poorcontainer.mirror.sources.base import Access
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Config", "Mirror", "host_of", "load", "single"]
+__all__ = ["Config", "Mirror", "host_of", "load", "lowest", "single"]
 
 _HOOKS = ("pre", "post", "fail", "change")
+_SOONER = 0.25  # of the interval, after which a run that failed is tried again
 
 
 @dataclass
-class Mirror:
+class Mirror(Access):
     """One mirror: what is copied, to where, how, and when. The fields are the keys of ``[mirror.NAME]``."""
 
     name: str
@@ -35,13 +37,13 @@ class Mirror:
     profile: str = "plain"
     interval: float = 6 * 3600.0
     late: float = 0.0
+    max_age: float = 0.0
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
     filters: list[str] = field(default_factory=list)
     indexes: list[str] = field(default_factory=list)
     max_delete: Limits = field(default_factory=Limits)
     delete: bool = True
-    delete_excluded: bool = False
     links: str = "keep"
     reserve: int = 64 << 20
     manifest: bool = False
@@ -49,24 +51,6 @@ class Mirror:
     snapshots: int = 0
     trace: str = ""
     timeout: float = 0.0
-    connections: int = 8
-    bandwidth: int = 0
-    connect: float = 15.0
-    idle: float = 60.0
-    min_rate: int = 1
-    retries: int = 3
-    backoff: float = 1.0
-    user: str = ""
-    password: str = ""
-    netrc: str = ""
-    proxy: str = ""
-    ca: str = ""
-    insecure: bool = False
-    tls: bool = False
-    ip: int = 0
-    rsync: str = "rsync"
-    ssh: str = ""
-    old_rsync: bool = False
     command: list[str] = field(default_factory=list)
     hooks: dict[str, list[str]] = field(default_factory=dict)
     state: Path = Path()
@@ -80,6 +64,10 @@ class Mirror:
         """Return what belongs to the mirror."""
         return Rules(self.include, self.exclude, self.filters)
 
+    def pause(self, state: str) -> float:
+        """Return the seconds from a run that ended so to the next one; a held one waits, as only a person helps it."""
+        return self.interval if state in {"ok", "held"} else self.interval * _SOONER
+
     def layout(self) -> profiles.Profile:
         """Return the profile, with the indexes of the mirror's own."""
         found = profiles.find(self.profile)
@@ -88,13 +76,17 @@ class Mirror:
 
 @dataclass
 class Config:
-    """All of it. ``jobs`` is how many mirrors are synchronised at once, ``state`` where history and page are."""
+    """All of it. ``jobs`` is how many mirrors are synchronised at once, ``state`` where history and page are.
+
+    ``bandwidth`` (bytes/s) and ``connections`` are for all runs together, 0 for no limit.
+    """
 
     path: Path
     mirrors: dict[str, Mirror]
     state: Path
     jobs: int = 4
     bandwidth: int = 0
+    connections: int = 0
     title: str = "Mirrors"
     page: Path | None = None
 
@@ -104,6 +96,21 @@ class Config:
             if name not in self.mirrors:
                 raise BadConfig(f'{self.path}: there is no mirror "{name}"{_nearest(name, self.mirrors)}')
         return [self.mirrors[name] for name in names or self.mirrors]
+
+    def at_once(self) -> int:
+        """Return how many runs the daemon has at once, at most."""
+        return max(1, min(self.jobs, len(self.mirrors)))
+
+    def limited(self, mirror: Mirror, runs: int) -> Mirror:
+        """Return a mirror with its share of the limits for all, when so many runs have to share them."""
+        bandwidth = lowest(mirror.bandwidth, self.bandwidth and max(1, self.bandwidth // runs))
+        connections = lowest(mirror.connections, self.connections and max(1, self.connections // runs))
+        return dataclasses.replace(mirror, bandwidth=bandwidth, connections=connections)
+
+
+def lowest(*limits: int) -> int:
+    """Return the lowest of some limits, of which 0 is none."""
+    return min((one for one in limits if one), default=0)
 
 
 def host_of(source: str) -> str:
@@ -217,6 +224,7 @@ _SITE: dict[str, Callable[[Any], Any]] = {
     "state": lambda value: Path(_text(value)),
     "jobs": _count,
     "bandwidth": units.bytes_of,
+    "connections": _count,
     "title": _text,
     "page": lambda value: Path(_text(value)),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.mirror import manifest, snapshots, traces
@@ -16,7 +16,7 @@ from pytest_poorcontainer.mirror.hooks import run_hook, tell_notifiers
 from pytest_poorcontainer.mirror.plan import Plan
 from pytest_poorcontainer.mirror.planner import Planner
 from pytest_poorcontainer.mirror.progress import Progress
-from pytest_poorcontainer.mirror.sources.base import Options
+from pytest_poorcontainer.mirror.sources.base import Access, Options
 from pytest_poorcontainer.mirror.sources.curl import without_credentials
 from pytest_poorcontainer.mirror.sources.finding import open_source
 from pytest_poorcontainer.mirror.staging import Stage, count_free, disk_error
@@ -31,10 +31,6 @@ __all__ = ["Result", "Run", "sync"]
 
 _ROUNDS = 3
 """How often a run begins anew because the source has changed meanwhile."""
-_OPTIONS = (
-    "connections", "bandwidth", "connect", "idle", "min_rate", "retries", "backoff", "user", "password",
-    "netrc", "proxy", "ca", "insecure", "tls", "ip", "rsync", "ssh", "old_rsync", "delete_excluded",
-)  # fmt: skip
 
 
 @dataclass
@@ -175,7 +171,7 @@ class Run:
             run_command(self.mirror, home, self.result, self._tick, self.progress, self.log)
             return
         saved = home.state()
-        options = Options(**{name: getattr(self.mirror, name) for name in _OPTIONS})
+        options = Options(**{one.name: getattr(self.mirror, one.name) for one in fields(Access)})
         options.memory = saved.setdefault("memory", {})
         options.log, options.tick = self.log, self._tick
         self.mirror.user, self.mirror.password = options.user, options.password

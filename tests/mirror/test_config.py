@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from pytest_poorcontainer.mirror import units
-from pytest_poorcontainer.mirror.config import host_of, load, single
+from pytest_poorcontainer.mirror.config import Mirror, host_of, load, single
 from pytest_poorcontainer.mirror.errors import BadConfig
 from pytest_poorcontainer.mirror.plan import Limits
 from pytest_poorcontainer.mirror.rules import Rules
+from pytest_poorcontainer.mirror.sources.base import Options
 
 GOOD = """
 [defaults]
@@ -194,3 +195,30 @@ def test_times(text, seconds):
 def test_sizes_for_people(count, text):
     """Three digits and a binary unit."""
     assert units.human_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("site", "own", "runs", "bandwidth", "connections"),
+    [
+        ("", "", 4, 0, 8),
+        ('bandwidth = "8K"\nconnections = 20', "", 4, 2048, 5),
+        ('bandwidth = "8K"\nconnections = 20', "", 1, 8192, 8),
+        ("bandwidth = 8000", "bandwidth = 1000\nconnections = 3", 4, 1000, 3),
+        ("connections = 2", "", 4, 0, 1),
+    ],
+)
+def test_limits_for_all_are_shared(tmp_path, site, own, runs, bandwidth, connections):
+    """Each run gets its part of what [site] allows, and never more than its own limits allow."""
+    path = tmp_path / "mirrors.toml"
+    path.write_text(f"[site]\n{site}\n[mirror.one]\nsource = '/x'\ndest = '{tmp_path}/one'\n{own}\n")
+    config = load(path)
+    found = config.limited(config.mirrors["one"], runs)
+    assert (found.bandwidth, found.connections) == (bandwidth, connections)
+    assert config.at_once() == 1
+
+
+def test_a_mirror_is_named_first():
+    """What it has in common with a source's options are keywords."""
+    assert Mirror("x", connections=2).connections == Options(connections=2).connections == 2
+    with pytest.raises(TypeError):
+        Options(2)

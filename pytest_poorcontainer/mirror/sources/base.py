@@ -18,16 +18,12 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.mirror.staging import Stage
     from pytest_poorcontainer.mirror.tree import Tree
 
-__all__ = ["Options", "Source", "Visitor", "check_family", "check_netrc"]
+__all__ = ["Access", "Options", "Source", "Visitor", "check_family", "check_netrc"]
 
 
-@dataclass
-class Options:
-    """How to talk to a source. Times are seconds, ``bandwidth`` and ``min_rate`` bytes/s (0: no limit).
-
-    ``memory`` is what earlier runs have learned about this server (its dialect, its offset from UTC); what a source
-    writes into it is kept for the next run.
-    """
+@dataclass(kw_only=True)
+class Access:
+    """How to talk to a source. Times are seconds, ``bandwidth`` and ``min_rate`` bytes/s (0: no limit)."""
 
     connections: int = 8
     bandwidth: int = 0
@@ -48,6 +44,16 @@ class Options:
     ssh: str = ""
     delete_excluded: bool = False
     old_rsync: bool = False
+
+
+@dataclass(kw_only=True)
+class Options(Access):
+    """What a source is opened with.
+
+    ``memory`` is what earlier runs have learned about this server (its dialect, its offset from UTC); what a source
+    writes into it is kept for the next run.
+    """
+
     memory: dict[str, Any] = field(default_factory=dict)
     log: Callable[[str], None] = lambda _: None
     tick: Callable[[], None] = lambda: None
