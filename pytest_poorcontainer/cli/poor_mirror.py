@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.cli import _mirror_output as output
 from pytest_poorcontainer.errors import PoorContainerError
-from pytest_poorcontainer.mirror.config import Config, Mirror, load
+from pytest_poorcontainer.mirror.config import Config, Mirror, load, lowest
 from pytest_poorcontainer.mirror.errors import STATUSES, BadConfig, MirrorError
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("sync", _sync, "Synchronise mirrors once, all or those that are named.")
     added.add_argument("names", nargs="*", metavar="NAME")
+    # Of the daemon: the limits for all are for so many runs, and it writes the page itself.
+    added.add_argument("--runs", type=int, default=0, help=argparse.SUPPRESS)
     _run_options(added)
     added = command("copy", _copy, "Copy one source to one destination, without a configuration.")
     added.add_argument("source", metavar="SOURCE")
@@ -156,23 +158,60 @@ def _synchronise(mirror: Mirror, options: argparse.Namespace, config: Config | N
     # A plan is up to a million tuples without a cycle among them: looking for garbage in it is in vain.
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
+    if config is not None:
+        mirror = config.limited(mirror, options.runs or 1)
     rate = os.environ.get("POOR_MIRROR_RATE", "")
-    if rate.isdigit() and int(rate):
-        mirror = dataclasses.replace(mirror, bandwidth=int(rate))
+    if rate.isdigit():
+        mirror = dataclasses.replace(mirror, bandwidth=lowest(mirror.bandwidth, int(rate)))
     show = output.Shown(mirror.name, as_json=options.json, quiet=options.quiet)
+    page = _Page(config, mirror.name) if config is not None and not (options.dry_run or options.runs) else None
+
+    def tell(told: dict[str, Any]) -> None:
+        show.progress(told)
+        if page is not None and told["phase"] == "fetch":
+            page.begun()
+
     run = Run(
         mirror,
         dry=options.dry_run,
         force=options.force_delete,
         verify=options.verify,
         adopt=options.adopt,
-        tell=show.progress,
+        tell=tell,
     )
     result = run.go()
     show.result(result, with_plan=options.dry_run)
-    if config is not None and config.page is not None and not options.dry_run:
-        _write_page(config)
-    return result.status
+    return result.status if page is None or page.ended() else result.status or 1
+
+
+class _Page:
+    """The status page of a run that nobody else shows. That it cannot be written is said once, and ends no run."""
+
+    def __init__(self, config: Config, name: str) -> None:
+        self._config, self._name = config, name
+        self._begun = config.page is None
+        self._good = True
+
+    def begun(self) -> None:
+        """Show that there is something to fetch; a run without changes is over before anybody looks."""
+        if not self._begun:
+            self._begun = True
+            self._write()
+
+    def ended(self) -> bool:
+        """Show how the run has ended; whether the page could be written."""
+        if self._good and self._config.page is not None:
+            self._write()
+        return self._good
+
+    def _write(self) -> None:
+        from pytest_poorcontainer.mirror.page.render import write  # noqa: PLC0415 - needs jinja2
+
+        try:
+            write(self._config, [self._name])
+        except MirrorError as error:
+            self._good = False
+            print(f"poor-mirror: {error}", file=sys.stderr)
 
 
 def _end_as_interrupted() -> None:
@@ -259,15 +298,11 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _write_page(config: Config) -> None:
+def _page(options: argparse.Namespace) -> int:
     from pytest_poorcontainer.mirror.page.render import write  # noqa: PLC0415 - needs jinja2
 
-    write(config)
-
-
-def _page(options: argparse.Namespace) -> int:
     config = _config(options)
-    _write_page(config)
+    write(config)
     print(f"written to {config.page or config.state / 'page'}")
     return 0
 

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING
 from pytest_poorcontainer.mirror.config import host_of
 from pytest_poorcontainer.mirror.errors import MirrorError
 from pytest_poorcontainer.mirror.history import History
+from pytest_poorcontainer.mirror.overview import watch
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pytest_poorcontainer.mirror.config import Config, Mirror
 
 __all__ = ["Daemon"]
 
 _STEP = 0.5
 _SHARE = 0.05  # of the interval, by which runs are spread
-_SOONER = 0.25  # of the interval, after which a run that failed is tried again
 _GRACE = 10.0
 
 
@@ -37,6 +39,8 @@ class Daemon:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._due: dict[str, float] = {}
         self._ending = threading.Event()
+        self._changed: set[str] = set()
+        self._shown: tuple[int, set[str]] = (0, set())
         self._server = None
         if serve:
             from pytest_poorcontainer.mirror.page.served import PageServer, address_of  # noqa: PLC0415 - needs jinja2
@@ -49,7 +53,7 @@ class Daemon:
             signal.signal(number, lambda *_: self._ending.set())
         thread = None
         if self._server is not None:
-            thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+            thread = threading.Thread(target=self._server.serve_politely, daemon=True)
             thread.start()
             host, port = self._server.server_address[:2]
             print(f"the page is at http://{host!s}:{port}/", flush=True)  # noqa: T201 - what the admin asked for
@@ -60,6 +64,7 @@ class Daemon:
             while not self._ending.wait(_STEP):
                 self._collect()
                 self._start()
+                self._show()
         finally:
             self._end()
             if self._server is not None and thread is not None:
@@ -75,9 +80,8 @@ class Daemon:
         return self._next(mirror, last["ended"], last["state"]) if last else 0.0
 
     def _next(self, mirror: Mirror, ended: float, state: str) -> float:
-        """Return when a mirror is due again. A held one waits its whole interval: only a person can change it."""
-        interval = mirror.interval if state in {"ok", "held"} else mirror.interval * _SOONER
-        return ended + interval * random.uniform(1, 1 + _SHARE)  # noqa: S311 - so that not all begin at once
+        """Return when a mirror is due again."""
+        return ended + mirror.pause(state) * random.uniform(1, 1 + _SHARE)  # noqa: S311 - so that not all begin at once
 
     def _collect(self) -> None:
         for name, process in list(self._running.items()):
@@ -86,7 +90,7 @@ class Daemon:
             del self._running[name]
             last = self._history.last(name)
             self._due[name] = self._next(self._config.mirrors[name], time.time(), last["state"] if last else "failed")
-            self._write_page()
+            self._changed.add(name)
 
     def _start(self) -> None:
         now = time.time()
@@ -94,7 +98,7 @@ class Daemon:
         for name, due in sorted(self._due.items(), key=lambda pair: pair[1]):
             mirror = self._config.mirrors[name]
             host = host_of(mirror.source)
-            if due > now or name in self._running or len(self._running) >= max(1, self._config.jobs):
+            if due > now or name in self._running or len(self._running) >= self._config.at_once():
                 continue
             if host and host in busy:
                 continue
@@ -102,24 +106,31 @@ class Daemon:
             self._launch(name)
 
     def _launch(self, name: str) -> None:
-        environment = dict(os.environ)
-        if self._config.bandwidth:
-            environment["POOR_MIRROR_RATE"] = str(self._config.bandwidth // max(1, self._config.jobs))
-        words = ["--config", str(self._config.path), "sync", "--quiet", name]
+        words = ["--config", str(self._config.path), "sync", "--quiet", f"--runs={self._config.at_once()}", name]
         self._running[name] = subprocess.Popen(
             [sys.executable, "-m", "pytest_poorcontainer.cli.poor_mirror", *words],
-            env=environment,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
 
-    def _write_page(self) -> None:
+    def _show(self) -> None:
+        """Write the page when a run has begun or ended, here or elsewhere."""
+        if self._config.page is None:
+            return
+        mark, told = watch(self._config)
+        running = set(told)
+        if mark != self._shown[0] or self._changed:
+            self._write_page(self._changed | (running ^ self._shown[1]))
+            self._changed = set()
+            self._shown = mark, running
+
+    def _write_page(self, only: Collection[str] | None = None) -> None:
         if self._config.page is None:
             return
         from pytest_poorcontainer.mirror.page.render import write  # noqa: PLC0415 - needs jinja2
 
         try:
-            write(self._config)
+            write(self._config, only)
         except MirrorError as error:
             print(f"poor-mirror: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the daemon goes on
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.mirror.errors import MirrorError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 __all__ = ["History"]
@@ -22,10 +23,13 @@ CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, started REAL NOT NULL, ended REAL NOT NULL, state TEXT NOT NULL,
     status INTEGER NOT NULL, reason TEXT NOT NULL, added INTEGER, changed INTEGER, deleted INTEGER, fetched INTEGER,
     files INTEGER, bytes INTEGER, newest REAL, protocol TEXT, rate REAL, problems INTEGER);
-CREATE INDEX IF NOT EXISTS runs_name ON runs (name, ended);
+CREATE INDEX IF NOT EXISTS runs_of ON runs (name);
 CREATE TABLE IF NOT EXISTS disk (at REAL PRIMARY KEY, free INTEGER, total INTEGER);
 """
 _KEPT_DISK = 2000
+_HEADER, _COUNTER = 100, slice(24, 28)
+_OF_ONE = f"SELECT {_COLUMNS} FROM runs WHERE name = ? ORDER BY id DESC"  # noqa: S608 - our own names
+_GOOD = f"SELECT {_COLUMNS} FROM runs WHERE name = ? AND state = 'ok' ORDER BY id DESC LIMIT 1"  # noqa: S608 - as above
 
 
 class History:
@@ -35,22 +39,39 @@ class History:
         """Name the file; it is made with the first run."""
         self.path = path
 
-    def _open(self) -> sqlite3.Connection:
+    @contextmanager
+    def _open(self, *, to_write: bool = False) -> Iterator[sqlite3.Connection]:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if to_write:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=10, isolation_level=None)
-            connection.executescript(_SCHEMA)
+            try:
+                if to_write:
+                    connection.executescript(_SCHEMA)
+                connection.row_factory = sqlite3.Row
+                yield connection
+            finally:
+                connection.close()
         except (OSError, sqlite3.Error) as error:
-            raise MirrorError(f"cannot open the history {self.path}: {error}; may we write there?") from error
-        connection.row_factory = sqlite3.Row
-        return connection
+            may = "may we write there?" if to_write else "is it ours, and whole?"
+            raise MirrorError(f"cannot open the history {self.path}: {error}; {may}") from error
+
+    def stamp(self) -> bytes:
+        """Return what differs after each change: SQLite counts them in the header of the file (fileformat2 1.3.8)."""
+        try:
+            with self.path.open("rb") as file:
+                return file.read(_HEADER)[_COUNTER]
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise MirrorError(f"cannot read the history {self.path}: {error.strerror}; may we read it?") from error
 
     def add(self, run: dict[str, Any]) -> None:
         """Add a run: the columns of the table by name, and "free" and "total" bytes of the disk."""
         columns = [name.strip() for name in _COLUMNS.split(",")]
         values = [run.get(name, 0) for name in columns]
         marks = ", ".join("?" for _ in columns)
-        with closing(self._open()) as database:
+        with self._open(to_write=True) as database:
             database.execute(f"INSERT INTO runs ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608 - our own names
             if run.get("total"):
                 database.execute(
@@ -62,32 +83,32 @@ class History:
 
     def runs(self, name: str, most: int = 30) -> list[dict[str, Any]]:
         """Return the last runs of a mirror, the newest last."""
-        if not self.path.exists():
-            return []
-        with closing(self._open()) as database:
-            found = database.execute(
-                f"SELECT {_COLUMNS} FROM runs WHERE name = ? ORDER BY id DESC LIMIT ?",  # noqa: S608 - as above
-                (name, most),
-            ).fetchall()
-        return [dict(row) for row in reversed(found)]
+        return self.recent([name], most)[name][0]
 
-    def last(self, name: str, *states: str) -> dict[str, Any] | None:
-        """Return the newest run of a mirror, of those that ended in one of these states if any are named."""
-        if not self.path.exists():
-            return None
-        condition = f" AND state IN ({', '.join('?' for _ in states)})" if states else ""
-        with closing(self._open()) as database:
-            row = database.execute(
-                f"SELECT {_COLUMNS} FROM runs WHERE name = ?{condition} ORDER BY id DESC LIMIT 1",  # noqa: S608 - as above
-                (name, *states),
-            ).fetchone()
-        return dict(row) if row else None
+    def recent(self, names: Iterable[str], most: int = 30) -> dict[str, tuple[list[dict[str, Any]], dict[str, Any]]]:
+        """Return (the last runs, the newest last; the last one that was ok, empty if none was) of each mirror."""
+        if not self.stamp():
+            return {name: ([], {}) for name in names}
+        found = {}
+        with self._open() as database:
+            for name in names:
+                runs = [dict(row) for row in database.execute(f"{_OF_ONE} LIMIT ?", (name, most))][::-1]
+                good = next((run for run in reversed(runs) if run["state"] == "ok"), None)
+                if good is None and len(runs) == most:
+                    row = database.execute(_GOOD, (name,)).fetchone()
+                    good = dict(row) if row else None
+                found[name] = (runs, good or {})
+        return found
+
+    def last(self, name: str) -> dict[str, Any] | None:
+        """Return the newest run of a mirror."""
+        return next(iter(self.runs(name, 1)), None)
 
     def days_until_full(self) -> float | None:
         """Return how many days the disk will last if it goes on filling as it did; None when it does not fill."""
-        if not self.path.exists():
+        if not self.stamp():
             return None
-        with closing(self._open()) as database:
+        with self._open() as database:
             points = database.execute("SELECT at, free FROM disk ORDER BY at").fetchall()
         if len(points) < 2 or points[-1]["at"] - points[0]["at"] < 3600:  # noqa: PLR2004 - no trend in less than an hour
             return None

@@ -211,6 +211,13 @@ class Home:
         plain = {key: value for key, value in saved.items() if key not in {"reasons", "since"}}
         return Plan.load(json.dumps(plain)), saved
 
+    @staticmethod
+    def held_since(path: Path) -> int:
+        """Return when the held plan of a destination was written, in nanoseconds; 0 when there is none."""
+        with contextlib.suppress(OSError):
+            return (path / OURS / _HELD).stat().st_mtime_ns
+        return 0
+
     @classmethod
     def release(cls, path: Path) -> str:
         """Let exactly the plan that is held pass; return its summary. Raises :class:`BadConfig` when none is."""

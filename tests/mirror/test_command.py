@@ -148,6 +148,32 @@ def test_the_page_without_a_daemon(site):
     assert "up to date" in (site / "www/index.html").read_text()
 
 
+def test_the_page_shows_what_runs(site):
+    """It is written when there is something to fetch, not only at the end of a run that may take hours."""
+    config = site / "mirrors.toml"
+    words = f"[site]\npage = '{site}/www'\n[mirror.three]\nsource = '{site}/source'\n"
+    config.write_text(config.read_text() + words + f"hooks = {{ post = 'cp {site}/www/index.html {site}/seen' }}\n")
+    assert poor_mirror("sync", "three", cwd=site).returncode == 0
+    assert 'class="badge running"' in (site / "seen").read_text()
+    assert 'class="badge running"' not in (site / "www/index.html").read_text()
+
+
+def test_a_page_that_cannot_be_written_ends_no_run(site):
+    """All mirrors are synchronised; what is wrong is said, and the status is not 0."""
+    config = site / "mirrors.toml"
+    (site / "www").write_text("a file")
+    config.write_text(
+        config.read_text().replace("[mirror.two]", f"[mirror.four]\nsource = '{site}/source'\n[mirror.two]")
+    )
+    config.write_text(config.read_text() + f"[site]\npage = '{site}/www'\n")
+    done = poor_mirror("sync", "one", "four", cwd=site)
+    assert done.returncode == 1
+    assert "one: ok" in done.stdout
+    assert "four: ok" in done.stdout
+    assert done.stderr.count("cannot write the status page") == 2
+    assert (site / "root/four/f11").exists()
+
+
 def test_without_the_extra(monkeypatch):
     """Without pycurl there is one sentence with the line that installs it."""
     monkeypatch.setitem(sys.modules, "pycurl", None)

@@ -21,7 +21,7 @@ from pytest_poorcontainer.mirror.home import Home, write_json
 from pytest_poorcontainer.mirror.overview import overview
 from pytest_poorcontainer.mirror.page import render
 from pytest_poorcontainer.mirror.page.served import PageServer, address_of
-from pytest_poorcontainer.mirror.plan import printable
+from pytest_poorcontainer.mirror.plan import Deletion, Plan, printable
 
 HOSTILE = "<script>alert(1)</script>&\"'\u202e"
 PROGRAM = [sys.executable, "-m", "pytest_poorcontainer.cli.poor_mirror"]
@@ -101,6 +101,38 @@ def test_late_is_a_state(config):
     assert overview(config)["mirrors"][0]["shown"] == "ok"
 
 
+def test_old_content_is_late(config):
+    """A source that stands still is noticed although every run is a good one (row 31)."""
+    config.mirrors["one"].max_age = 3000.0
+    one = overview(config)["mirrors"][0]
+    assert (one["state"], one["shown"]) == ("ok", "late")
+    assert "the content is" in one["reason"]
+    config.mirrors["one"].max_age = 30000.0
+    assert overview(config)["mirrors"][0]["shown"] == "ok"
+
+
+def test_the_next_run_is_the_daemons(config):
+    """A run that failed is repeated after a quarter of the interval, and the page says so."""
+    found = {one["name"]: one["next_run"] - one["last_attempt"] for one in overview(config)["mirrors"][:2]}
+    assert found == pytest.approx({"one": 3600, "two": 900})
+
+
+def test_a_held_plan_is_on_the_page(config):
+    """What would be deleted, why it is held, and each path of it (row 11)."""
+    mirror = config.mirrors["three"]
+    plan = Plan("three", deletions=[Deletion(f"pool/f{number}", "f", 1, "pool") for number in range(20)])
+    with Home(mirror.dest, name="three", source="") as home:
+        home.hold(plan, ["20 of 20 files would be deleted"])
+    History(config.state / "history.sqlite3").add(run_of("three", "held", "held"))
+    parts = render.files(config)
+    assert b"+0 ~0 -20 files" in parts["index.html"]
+    assert b"20 of 20 files would be deleted" in parts["index.html"]
+    assert b"- pool/f19 1" in parts["three.html"]
+    with Home(mirror.dest, name="three", source="") as home:
+        home.hold(Plan("three"), ["another reason"])
+    assert b"another reason" in render.files(config)["index.html"]
+
+
 def test_what_tunasync_users_expect(config):
     """/jobs has tunasync's keys and states."""
     found = json.loads(render.jobs(overview(config)))
@@ -122,6 +154,17 @@ def test_the_files_are_written_atomically(config, tmp_path):
     render.write(config)
     render.write(config)
     assert {path.name for path in config.page.iterdir()} == render.files(config).keys()
+
+
+def test_of_one_mirror_its_own_page_is_written(config, tmp_path):
+    """And what is of all; the others' pages only where they are missing."""
+    config.page = tmp_path / "www"
+    render.write(config, ["one"])
+    assert {path.name for path in config.page.iterdir()} == render.files(config).keys()
+    before = {path.name: path.stat().st_ino for path in config.page.iterdir()}
+    render.write(config, ["one"])
+    same = {path.name for path in config.page.iterdir() if path.stat().st_ino == before[path.name]}
+    assert same == {"two.html", "three.html"}
 
 
 def test_the_server_sends_the_policy(server):
@@ -182,6 +225,45 @@ def test_a_change_is_shown(server, config):
     while "new reason" not in get(server, "")[1]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_only_what_is_asked_for_is_drawn(server, config, monkeypatch):
+    """A visitor costs one page after a change, and none without one: the runs have the machine."""
+    drawn = []
+    real = render.part
+    monkeypatch.setattr(render, "part", lambda *args, **more: drawn.append(args[2]) or real(*args, **more))
+    for _ in range(20):
+        get(server, "")
+    assert drawn == ["index.html"]
+    looked = []
+    monkeypatch.setattr(
+        "pytest_poorcontainer.mirror.page.served.watch", lambda _: looked.append(1) or (server._mark, {})
+    )
+    began = time.monotonic()
+    for _ in range(300):
+        server.event()
+    assert len(looked) <= (time.monotonic() - began) / 0.25 + 1
+
+
+def test_history_is_read_when_it_has_changed(config, monkeypatch):
+    """And at no other time; two changes within one tick of the file system's clock are two."""
+    asked = []
+    real = History.recent
+    monkeypatch.setattr(History, "recent", lambda *args: asked.append(1) or real(*args))
+    history = History(config.state / "history.sqlite3")
+    for number in range(5):
+        history.add(run_of("three", "partial", f"reason {number}"))
+        for _ in range(3):
+            assert overview(config)["mirrors"][2]["reason"] == f"reason {number}"
+    assert len(asked) == 5
+
+
+def test_a_history_that_is_none(config):
+    """Is one sentence."""
+    path = config.state / "history.sqlite3"
+    path.write_text("no database at all" * 100)
+    with pytest.raises(MirrorError, match="is it ours, and whole"):
+        overview(config)
 
 
 def test_events_tell_of_a_run_and_of_its_end(server, config):
@@ -245,6 +327,9 @@ def test_the_daemon_runs_what_is_due_and_ends_cleanly(tmp_path):
             if found[0]["state"] == "ok" and found[1]["shown"] == "running":
                 break
             assert time.monotonic() < deadline, found
+            time.sleep(0.1)
+        while 'class="badge running"' not in (tmp_path / "www/two.html").read_text():
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         runner = found[1]["running"]["pid"]
         process.send_signal(signal.SIGTERM)

@@ -17,12 +17,12 @@ from pytest_poorcontainer.mirror.plan import printable
 from pytest_poorcontainer.mirror.units import human_bytes, human_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from pytest_poorcontainer.mirror.config import Config
 
-__all__ = ["POLICY", "files", "jobs", "metrics", "page", "progress", "share", "write"]
+__all__ = ["POLICY", "files", "jobs", "metrics", "page", "part", "progress", "share", "write"]
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
@@ -157,29 +157,44 @@ def asset(name: str) -> bytes:
     return resources.files("pytest_poorcontainer.mirror.page").joinpath("templates").joinpath(name).read_bytes()
 
 
-def files(config: Config, *, live: bool = False) -> dict[str, bytes]:
-    """Return everything that the page consists of, by file name."""
+_FIGURES: dict[str, Callable[[Mapping[str, Any]], bytes]] = {
+    "status.json": lambda found: json.dumps(found).encode(),
+    "jobs": jobs,
+    "metrics": metrics,
+}
+_FIXED = ("index.html", "fragment.html", "style.css", "live.js", *_FIGURES)
+
+
+def part(config: Config, found: Mapping[str, Any], name: str, *, live: bool = False) -> bytes | None:
+    """Return one part of the page by its file name, drawn from the overview ``found``; None for what is no part."""
+    if name in {"index.html", "fragment.html"}:
+        return page(found, live=live, fragment=name == "fragment.html")
+    if name in {"style.css", "live.js"}:
+        return asset(name)
+    if name in _FIGURES:
+        return _FIGURES[name](found)
+    mirror = next((one for one in found["mirrors"] if f"{one['name']}.html" == name), None)
+    return None if mirror is None else _mirror_page(found, mirror, config.mirrors[mirror["name"]].work)
+
+
+def files(config: Config, only: Collection[str] | None = None) -> dict[str, bytes]:
+    """Return everything that the page consists of, by file name; of the mirrors' own pages ``only`` these."""
     found = overview(config)
-    made = {
-        "index.html": page(found, live=live),
-        "fragment.html": page(found, fragment=True),
-        "status.json": json.dumps(found).encode(),
-        "jobs": jobs(found),
-        "metrics": metrics(found),
-        "style.css": asset("style.css"),
-        "live.js": asset("live.js"),
-    }
-    for mirror in found["mirrors"]:
-        made[f"{mirror['name']}.html"] = _mirror_page(found, mirror, config.mirrors[mirror["name"]].work)
-    return made
+    names = [*_FIXED, *(f"{name}.html" for name in (config.mirrors if only is None else only))]
+    return {name: content for name in names if (content := part(config, found, name)) is not None}
 
 
-def write(config: Config) -> None:
-    """Write the page as files, each one atomically. Raises :class:`MirrorError`."""
+def write(config: Config, only: Collection[str] | None = None) -> None:
+    """Write the page as files, each one atomically: all, or what a change of ``only`` these mirrors has changed.
+
+    Raises :class:`MirrorError`.
+    """
     directory = config.page or config.state / "page"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        for name, content in files(config).items():
+        if only is not None:  # the others' pages are as they were, if there are any
+            only = {*only, *(name for name in config.mirrors if not (directory / f"{name}.html").exists())}
+        for name, content in files(config, only).items():
             new = directory / f".{name}.{os.getpid()}.new"
             new.write_bytes(content)
             new.chmod(0o644)

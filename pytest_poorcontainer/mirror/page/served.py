@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import threading
 import time
@@ -11,7 +12,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.mirror.errors import BadConfig, MirrorError
-from pytest_poorcontainer.mirror.overview import fresh, overview
+from pytest_poorcontainer.mirror.overview import overview, watch
 from pytest_poorcontainer.mirror.page import render
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ __all__ = ["PageServer", "address_of"]
 _KEPT = 0.5  # seconds that a rendered page is good for while something runs
 _OLD = 30.0  # ages in the page change, too
 _BEAT = 0.5
+_RELOAD = 300.0  # what only time changes: ages, and what is late
 _MOST_LISTENERS = 64
+_NICE = 10
 _LINE, _LINES, _PARTS = 8192, 100, 3
 _COMMON = (
     "Cache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
@@ -112,12 +115,12 @@ class _Handler(StreamRequestHandler):
         try:
             head = f"HTTP/1.1 200 OK\r\nServer: poor-mirror\r\nContent-Type: text/event-stream\r\n{_COMMON}"
             self.wfile.write(f"{head}Connection: close\r\n\r\n".encode("ascii"))
-            before = ""
+            before, said = self.server.event()
+            until = time.monotonic() + _RELOAD
             while not self.server.ending.wait(_BEAT):
-                said = self.server.event()
-                states = json.dumps(said.pop("states"))
-                said["reload"] = bool(before) and states != before
-                before = states
+                mark, said = self.server.event()
+                said["reload"] = mark != before or time.monotonic() > until
+                before = mark
                 self.wfile.write(f"data: {json.dumps(said)}\n\n".encode())
         except OSError:
             pass  # the browser has left
@@ -137,8 +140,10 @@ class PageServer(ThreadingTCPServer):
         self._config = config
         self._lock = threading.Lock()
         self._parts: dict[str, bytes] = {}
-        self._made = (0, 0.0)
-        self._looked = 0.0
+        self._found: dict[str, Any] | None = None
+        self._running: dict[str, dict[str, Any]] = {}
+        self._mark = self._drawn = 0
+        self._made = self._looked = -_OLD
         self._listeners = 0
         self.ending = threading.Event()
         if ":" in address[0]:
@@ -149,6 +154,12 @@ class PageServer(ThreadingTCPServer):
             raise MirrorError(
                 f"cannot serve the page at {address[0]}:{address[1]}: {error.strerror}; is the port free, and ours?"
             ) from error
+
+    def serve_politely(self) -> None:
+        """Serve until :meth:`shutdown`, behind the runs: a thread has a nice value of its own (setpriority(2))."""
+        with contextlib.suppress(OSError):  # a sandbox's own rules
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        self.serve_forever(poll_interval=0.1)
 
     @property
     def server_port(self) -> int:
@@ -165,26 +176,36 @@ class PageServer(ThreadingTCPServer):
 
     def answer(self, name: str) -> bytes:
         """Return the whole answer for a part of the page, rendered anew if something has changed since."""
-        now = time.monotonic()
         with self._lock:
-            if now - self._looked > _KEPT or not self._parts:
-                self._looked = now
-                mark = fresh(self._config)
-                if mark != self._made[0] or now - self._made[1] > _OLD:
-                    parts = render.files(self._config, live=True)
-                    self._parts = {one: _answer("200 OK", content, _kind(one)) for one, content in parts.items()}
-                    self._made = (mark, now)
-            return self._parts.get(name, _NOT_FOUND)
+            self._look(_KEPT)
+            old = time.monotonic() - self._made
+            if self._found is None or self._mark != self._drawn or old > (_KEPT if self._running else _OLD):
+                self._found = overview(self._config)
+                self._made, self._drawn = time.monotonic(), self._mark
+                self._parts = {}
+            if name not in self._parts:
+                content = render.part(self._config, self._found, name, live=True)
+                if content is None:
+                    return _NOT_FOUND
+                self._parts[name] = _answer("200 OK", content, _kind(name))
+            return self._parts[name]
 
-    def event(self) -> dict[str, Any]:
-        """Return the progress of the runs in words, and the states, whose change needs a new page."""
-        found = overview(self._config)
-        running = {one["name"]: one["running"] for one in found["mirrors"] if one["running"]}
-        return {
-            "running": {name: render.progress(one) for name, one in running.items()},
-            "share": {name: render.share(one) for name, one in running.items()},
-            "states": {one["name"]: (one["shown"], one["reason"]) for one in found["mirrors"]},
-        }
+    def event(self) -> tuple[int, dict[str, Any]]:
+        """Return a number that is another one when the page has to be, and how far the runs are, in words."""
+        with self._lock:
+            self._look(_BEAT / 2)
+            told = self._running
+            return self._mark, {
+                "running": {name: render.progress(one) for name, one in told.items()},
+                "share": {name: render.share(one) for name, one in told.items()},
+            }
+
+    def _look(self, patience: float) -> None:
+        """Look at history and locks, unless that was done a moment ago: for all who ask, not for each of them."""
+        now = time.monotonic()
+        if now - self._looked > patience:
+            self._mark, self._running = watch(self._config)
+            self._looked = now
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Take a connection that ends early for what it is."""
