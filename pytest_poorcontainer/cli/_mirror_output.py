@@ -29,9 +29,9 @@ def public(source: str) -> str:
 class Shown:
     """One run on the terminal, or as lines of JSON."""
 
-    def __init__(self, name: str, *, as_json: bool, quiet: bool) -> None:
-        """A bar is drawn only where standard error is a terminal."""
-        self._name = name
+    def __init__(self, name: str, where: str = "", *, as_json: bool, quiet: bool) -> None:
+        """A bar is drawn only where standard error is a terminal; ``where`` is what configures the run."""
+        self._name, self._where = name, where
         self._json = as_json
         self._bar = not as_json and not quiet and sys.stderr.isatty()
 
@@ -74,6 +74,7 @@ class Shown:
         if plan is None or result.state != "ok":
             stream = sys.stdout if result.state == "ok" else sys.stderr
             reason = f": {printable(result.reason)}" if result.reason else ""
+            reason += f" ({self._where})" if result.state == "failed" and self._where else ""
             print(f"{result.name}: {result.state} ({what}, {took}){reason}", file=stream)
 
 

@@ -163,7 +163,7 @@ def _synchronise(mirror: Mirror, options: argparse.Namespace, config: Config | N
     rate = os.environ.get("POOR_MIRROR_RATE", "")
     if rate.isdigit():
         mirror = dataclasses.replace(mirror, bandwidth=lowest(mirror.bandwidth, int(rate)))
-    show = output.Shown(mirror.name, as_json=options.json, quiet=options.quiet)
+    show = output.Shown(mirror.name, mirror.where, as_json=options.json, quiet=options.quiet)
     page = _Page(config, mirror.name) if config is not None and not (options.dry_run or options.runs) else None
 
     def tell(told: dict[str, Any]) -> None:

@@ -29,7 +29,10 @@ _SOONER = 0.25  # of the interval, after which a run that failed is tried again
 
 @dataclass
 class Mirror(Access):
-    """One mirror: what is copied, to where, how, and when. The fields are the keys of ``[mirror.NAME]``."""
+    """One mirror: what is copied, to where, how, and when. The fields are the keys of ``[mirror.NAME]``.
+
+    ``where`` is the file and line that says so.
+    """
 
     name: str
     source: str = ""
@@ -54,6 +57,7 @@ class Mirror(Access):
     command: list[str] = field(default_factory=list)
     hooks: dict[str, list[str]] = field(default_factory=dict)
     state: Path = Path()
+    where: str = ""
 
     @property
     def work(self) -> Path:
@@ -219,7 +223,7 @@ _BY_TYPE: dict[str, Callable[[Any], Any]] = {
     "float": units.seconds_of,
     "list[str]": _words,
 }
-_FIELDS = {one.name: str(one.type) for one in dataclasses.fields(Mirror) if one.name not in {"name", "state"}}
+_FIELDS = {one.name: str(one.type) for one in dataclasses.fields(Mirror) if one.name not in {"name", "state", "where"}}
 _SITE: dict[str, Callable[[Any], Any]] = {
     "state": lambda value: Path(_text(value)),
     "jobs": _count,
@@ -248,10 +252,14 @@ class _Reader:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise BadConfig(f"{path}: {error}; it has to be TOML") from error
 
+    def place(self, table: str, key: str) -> str:
+        """Return file and line of a key."""
+        return f"{self.path}:{self._line(table, key)}"
+
     def fail(self, table: str, key: str, why: str) -> NoReturn:
         """Raise :class:`BadConfig` for a key of a table."""
         where = f"[{table}] {key}" if key else f"[{table}]"
-        raise BadConfig(f"{self.path}:{self._line(table, key)}: {where}: {why}")
+        raise BadConfig(f"{self.place(table, key)}: {where}: {why}")
 
     def _line(self, table: str, key: str) -> int:
         """Return the line of a key; of its table, or 1, where it cannot be told."""
@@ -288,7 +296,7 @@ def load(path: Path) -> Config:
         if not isinstance(value, dict):
             reader.fail(key, "", f"this has to be a table, and {key} has tables: [{key}...]")
         if key not in tables:
-            raise BadConfig(f'{path}:{reader._line(key, "")}: there is no table "{key}"{_nearest(key, sorted(tables))}')  # noqa: SLF001 - one module
+            raise BadConfig(f'{reader.place(key, "")}: there is no table "{key}"{_nearest(key, sorted(tables))}')
     fields = {name: _READERS.get(name) or _BY_TYPE[kind] for name, kind in _FIELDS.items()}
     root_reader = {"root": lambda value: Path(_text(value))}
     defaults = reader.take("defaults", reader.data.get("defaults", {}), {**fields, **root_reader})
@@ -305,7 +313,7 @@ def load(path: Path) -> Config:
         mirrors[name] = _mirror(
             reader, name, {**defaults, **servers.get(host_of(own.get("source", "")), {}), **own}, root
         )
-        mirrors[name].state = state
+        mirrors[name].state, mirrors[name].where = state, reader.place(f"mirror.{name}", "source")
     if not mirrors:
         raise BadConfig(f"{path}:1: it has no mirror: write a table [mirror.NAME] with a source")
     _different_places(reader, mirrors)

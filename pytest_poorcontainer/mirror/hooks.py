@@ -21,7 +21,7 @@ _SHOWN = 2000
 
 
 def run_hook(name: str, argv: list[str], mirror: Mirror, url: str, result: Result, log: Callable[[str], None]) -> None:
-    """Run a hook in the destination, with the result in its environment; what it says goes to the log.
+    """Run a hook in the destination (in / if that is none), with the result in its environment; it speaks to the log.
 
     Raises :class:`MirrorError` if the hook "pre" fails: then there is no run. Of the others a failure is logged.
     """
@@ -34,15 +34,18 @@ def run_hook(name: str, argv: list[str], mirror: Mirror, url: str, result: Resul
         "MIRROR_SOURCE": url,
         "MIRROR_DEST": str(mirror.dest),
         "MIRROR_STATE": result.state,
+        "MIRROR_STATUS": str(result.status),
         "MIRROR_REASON": result.reason,
         "MIRROR_ADDED": str(result.added),
         "MIRROR_CHANGED": str(result.changed),
         "MIRROR_DELETED": str(result.deleted),
+        "MIRROR_FILES": str(result.files),
+        "MIRROR_BYTES": str(result.bytes),
     }
     try:
         process = subprocess.Popen(
             argv,
-            cwd=mirror.dest,
+            cwd=mirror.dest if mirror.dest.is_dir() else "/",
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

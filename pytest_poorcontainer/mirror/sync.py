@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.mirror import manifest, snapshots, traces
 from pytest_poorcontainer.mirror.carrying import Carrying
+from pytest_poorcontainer.mirror.entries import LINK
 from pytest_poorcontainer.mirror.errors import Held, Locked, MirrorError
 from pytest_poorcontainer.mirror.history import History
 from pytest_poorcontainer.mirror.home import Home, write_json
@@ -91,6 +92,7 @@ class Run:
         self._dry, self._force, self._verify, self._adopt = dry, force, verify, adopt
         self._listener = tell
         self._history = History(mirror.state / "history.sqlite3")
+        self._meant = False  # whether somebody has said that this plan may pass
         self._home: Home | None = None
         self._stage: Stage | None = None
         self._log_fd = -1
@@ -127,7 +129,8 @@ class Run:
     def _guarded(self, home: Home) -> None:
         """Run, and make a result of every error that belongs to mirrors."""
         try:
-            self._hook("pre")
+            if not self._dry:
+                self._hook("pre")
             self._go(home)
         except MirrorError as error:
             self.result.end(error.state, error.status, str(error))
@@ -142,9 +145,9 @@ class Run:
             self.log(f"{self.result.state}: {self.result.reason or 'all well'}")
 
     def log(self, text: str) -> None:
-        """Write a line to the log of this run."""
+        """Write a line to the log of this run; where there is none (the destination was refused), to standard error."""
         line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n"
-        os.write(self._log_fd, line.encode("utf-8", "backslashreplace"))
+        os.write(self._log_fd if self._log_fd >= 0 else 2, line.encode("utf-8", "backslashreplace"))
 
     def _tell(self, told: dict[str, Any]) -> None:
         if self._home is not None:
@@ -201,6 +204,8 @@ class Run:
         if carrying is None or self._dry:
             return
         self._conclude(home, carrying)
+        if self.result.state == "ok" and not self._meant and not _evidence(home, carrying):
+            self.result.end("partial", 3, "the source has no file that belongs to this mirror: there is nothing here")
         if self.result.state == "ok":
             traces.stamp(home, self.mirror.trace, self.url)
             if self.mirror.snapshots and (name := snapshots.switch(self.mirror, changed=bool(carrying.plan))):
@@ -283,6 +288,7 @@ class Run:
                 f"held: {'; '.join(reasons)}; nothing was changed. Look at it: poor-mirror plan {plan.name}; "
                 f"let it pass: poor-mirror release {plan.name}"
             )
+        self._meant = self._force or bool(reasons)
         home.unhold()
 
     def _measure(self, plan: Plan) -> None:
@@ -324,12 +330,16 @@ class Run:
             return
         self._history.add(self.result.dump())
         self.progress.tick(now=True)
-        if self._log_fd >= 0:
-            self._hook("post" if self.result.state == "ok" else "fail")
-            before = previous["state"] if previous else ""
-            if before != self.result.state:
-                self._hook("change")
-                tell_notifiers(self.result, before, self.log)
+        self._hook("post" if self.result.state == "ok" else "fail")
+        before = previous["state"] if previous else ""
+        if before != self.result.state:
+            self._hook("change")
+            tell_notifiers(self.result, before, self.log)
+
+
+def _evidence(home: Home, carrying: Carrying) -> bool:
+    """Whether there is anything that a good run could have left: nothing at all may come of a wrong path or pattern."""
+    return bool(carrying.plan.listed["files"]) or any(local.kind == LINK for _, local in home.tree.walk())
 
 
 def sync(mirror: Mirror, **options: Any) -> Result:

@@ -110,7 +110,7 @@ def in_url(address):
 
 
 @contextlib.contextmanager
-def rsyncd(found, address="127.0.0.1", password=None):
+def rsyncd(found, address="127.0.0.1", password=None, more=""):
     """Serve by rsync; yield the URL."""
     with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as free:
         port = free.getsockname()[1]
@@ -121,8 +121,11 @@ def rsyncd(found, address="127.0.0.1", password=None):
         secrets.write_text(":".join(password) + "\n")
         secrets.chmod(0o600)
         text += f"auth users = {password[0]}\nsecrets file = {secrets}\n"
-    path.write_text(text)
-    with subprocess.Popen([shutil.which("rsync"), "--daemon", "--no-detach", f"--config={path}"]) as process:
+    path.write_text(text + more.format(base=found.base))
+    argv = [shutil.which("rsync"), "--daemon", "--no-detach", f"--config={path}"]
+    if os.geteuid() == 0:  # it is to be bound by permissions as everybody else
+        argv = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *argv]
+    with subprocess.Popen(argv) as process:
         try:
             end = time.monotonic() + 10
             while True:

@@ -55,6 +55,7 @@ def test_the_worst_status_counts(site):
     done = poor_mirror("sync", cwd=site)
     assert done.returncode == 6
     assert "two: failed" in done.stderr
+    assert f"({site}/mirrors.toml:7)" in poor_mirror("--config", f"{site}/mirrors.toml", "sync", "two").stderr
     for words in (["sync"], ["status"], ["check"], ["history", "two"], ["log", "two"], ["status", "--json"]):
         shown = poor_mirror(*words, cwd=site)
         assert "secret" not in shown.stdout + shown.stderr

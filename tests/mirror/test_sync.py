@@ -242,6 +242,30 @@ def test_a_failing_pre_hook_forbids_the_run(served):
     assert "not now" in served.log()
 
 
+def test_hooks_hear_of_a_destination_that_is_refused(make_place, capfd):
+    """When the disk is not mounted there is no log and no directory to run in, and the admin is told all the same."""
+    with make_place("file") as place:
+        place.fill(3)
+        assert place.sync().state == "ok"
+        place.dest.rename(place.base / "elsewhere")
+        say = f'echo "$0 $MIRROR_STATUS $MIRROR_REASON" | tee -a {place.base}/said'
+        hooks = {name: ["/bin/sh", "-c", say, name] for name in ("pre", "post", "fail", "change")}
+        assert place.sync(hooks=hooks).status == 8
+        said = (place.base / "said").read_text().splitlines()
+        assert [line.split()[:2] for line in said] == [["fail", "8"], ["change", "8"]]
+        assert "is its disk mounted" in said[0]
+        assert said[0] in capfd.readouterr().err
+
+
+def test_a_dry_run_calls_no_hook(make_place):
+    """It changes nothing, and neither do they."""
+    with make_place("file") as place:
+        place.fill(3)
+        hooks = {name: ["/bin/sh", "-c", f"touch {place.base}/called"] for name in ("pre", "post", "fail", "change")}
+        assert place.sync(dry=True, hooks=hooks).plan
+        assert not (place.base / "called").exists()
+
+
 def test_notifiers_are_told_of_changes(make_place):
     """A plugin hears of every new state, and its own mistakes change nothing."""
     from pytest_poorcontainer.mirror.sources.finding import manager

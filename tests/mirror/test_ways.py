@@ -159,7 +159,7 @@ def test_a_netrc_that_cannot_be_read(place, kind, tmp_path):
 
 @pytest.fixture
 def ssh(tmp_path):
-    """Return the path of a program that stands for ssh (there is no sshd here): it runs the command on this machine."""
+    """Return the path of a program that stands for ssh, and runs the command on this machine."""
     if shutil.which("rsync") is None:
         pytest.skip("needs rsync: sudo apt-get install rsync")
     path = tmp_path / "fake-ssh"

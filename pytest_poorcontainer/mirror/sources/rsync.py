@@ -49,6 +49,8 @@ _PLAIN = re.compile(r"(?:[A-Za-z0-9_~][A-Za-z0-9._~+-]{0,254}/)*[A-Za-z0-9_~][A-
 _DELETING = re.compile(rb"\*deleting +(?:\d+ \S+ \S{9} )?(?P<name>.+)")
 _MANY = 100
 _PARTIAL = {23, 24, 25}
+_REFUSALS = ("auth failed", "Permission denied (", "Host key verification failed")
+_BOILERPLATE = re.compile(r"rsync error: .*|rsync: connection unexpectedly closed .*|@+|\s*")
 _LOST = {10, 12, 30, 35, 255}
 _ENDINGS = {
     5: "the server has no such module, or does not let us in",
@@ -129,26 +131,19 @@ class RsyncSource:
 
     def _check(self, program: Program, what: str) -> str:
         """Return what is wrong but not the end of it; raises :class:`SourceError` and its kin for what is."""
-        code, said = (
-            program.status,
-            printable(program.errors.strip().splitlines()[-1][:300] if program.errors.strip() else ""),
-        )
+        code, said = program.status, _telling(program.errors)
         if code == 0:
             return ""
         if code in _PARTIAL:
-            return (
-                printable(program.errors.strip().splitlines()[0][:300])
-                if program.errors.strip()
-                else f"rsync ended with {code}"
-            )
+            return printable(program.errors.strip().splitlines()[0][:300]) if said else f"rsync ended with {code}"
         reason = f"{what} {self.url}: {_ENDINGS.get(code, f'rsync ended with {code}')}{f' ({said})' if said else ''}"
         if "bad response from proxy" in program.errors and " 407 " in program.errors:
             raise NotAllowed(
                 f"cannot {what} {self.url}: the proxy answers 407; look at the user and password in `proxy`"
             )
-        if "auth failed" in program.errors or "Permission denied (" in program.errors:
-            raise NotAllowed(f"cannot {reason}; look at user and password")
-        if code in _LOST:
+        if any(text in program.errors for text in _REFUSALS):
+            raise NotAllowed(f"cannot {reason}; look at user, password and keys")
+        if code in _LOST or "max connections" in program.errors:  # another one will leave
             raise Unreachable(f"cannot {reason}")
         raise SourceError(f"cannot {reason}")
 
@@ -176,8 +171,10 @@ class RsyncSource:
         plan = planner.plan
         self._everything = len(plan.fetches) > _MANY and len(plan.fetches) > plan.listed["files"] / 2
         self._brought = False
+        if "change_dir" in problem and not plan.listed["files"]:
+            raise SourceError(f"cannot list {self.url}: {problem}; is the path right?")
         if problem:
-            planner.plan.problems.append(problem)
+            plan.problems.append(problem)
 
     def relist(self, directories: Iterable[str]) -> Mapping[str, Listing | None]:
         """List these directories once more."""
@@ -260,6 +257,13 @@ class RsyncSource:
         raise FileNotFoundError(path)
 
 
+def _telling(errors: str) -> str:
+    """Return the line that says most of what a program has said: the last one that is not said at every failure."""
+    lines = errors.strip().splitlines()
+    telling = [line for line in lines if not _BOILERPLATE.fullmatch(line)] or lines or [""]
+    return printable(telling[-1][:300])
+
+
 class _Dry:
     """Reads what a dry run says, and writes the plan."""
 
@@ -269,6 +273,7 @@ class _Dry:
         self._plan.sums = None
         self._tree = tree
         self._totals: dict[str, int] = {}
+        self._incomplete: set[str] = set()
 
     def take(self, line: bytes) -> None:
         """Take one line."""
@@ -301,6 +306,7 @@ class _Dry:
         refused = "" if _PLAIN.fullmatch(path) else next((why for why in map(why_refused, path.split("/")) if why), "")
         if refused:
             self._plan.problems.append(f"refused the name {path!a}: {refused}")
+            self._incomplete.add(path.rpartition("/")[0])
             return
         stamp = _seconds(found["time"].decode("ascii", "replace").replace("-", "/").replace(":", "/"))
         self._planner.differs(
@@ -318,6 +324,7 @@ class _Dry:
     def end(self, memory: dict[str, Any]) -> None:
         """Fill in what only the totals tell."""
         plan = self._plan
+        self._spare()
         plan.listed["files"] = self._totals.get("Number of files", 0)
         plan.listed["bytes"] = self._totals.get("Total file size", 0)
         new = sum(not want.changed for want in plan.fetches)
@@ -327,6 +334,16 @@ class _Dry:
             plan.tops[top] = sum(local.kind == FILE for _, local in self._tree.walk(top))
         plan.newest = max(plan.newest, memory.get("newest", 0.0))
         memory["newest"] = plan.newest
+
+    def _spare(self) -> None:
+        """Drop the deletions in directories of which a name was refused, and all below what they would delete."""
+        if not self._incomplete:
+            return
+        spared: set[str] = set()
+        for one in sorted(self._plan.deletions, key=lambda one: one.path.count("/")):  # what is above comes first
+            if one.where in self._incomplete or one.where in spared:
+                spared.add(one.path)
+        self._plan.deletions = [one for one in self._plan.deletions if one.path not in spared]
 
 
 def _entry(match: re.Match[bytes]) -> Entry:

@@ -25,6 +25,7 @@ KINDS = {
     "slow": "`rate` bytes per second",
     "busy": "no more than `most` connections",
     "bare": "neither Last-Modified nor ETag",
+    "early": "FTP's 226 comes in one packet with 150, before the bytes",
     "drop": "the connection is closed after each answer, though it was promised to stay",
 }
 """The kinds of fault, and what they do."""

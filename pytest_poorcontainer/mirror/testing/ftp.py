@@ -158,10 +158,11 @@ class _Session(socketserver.StreamRequestHandler):
         self.say(f"227 here ({host},{port >> 8},{port & 255})")
 
     def _listen(self) -> int:
-        if self.listener is None:
-            address = self.request.getsockname()[0]
-            self.listener = socket.create_server((address, 0), family=self.request.family, backlog=1)
-            self.listener.settimeout(_PATIENCE)
+        if self.listener is not None:  # of a command that was refused: who has connected there has left
+            self.listener.close()
+        address = self.request.getsockname()[0]
+        self.listener = socket.create_server((address, 0), family=self.request.family, backlog=1)
+        self.listener.settimeout(_PATIENCE)
         return int(self.listener.getsockname()[1])
 
     def on_rest(self, argument: str) -> None:
@@ -225,7 +226,8 @@ class _Session(socketserver.StreamRequestHandler):
         if self.listener is None:
             self.say("425 no data connection")
             return
-        self.say("150 here it comes")
+        early = self.server.served.faults.find("early", "")
+        self.say("150 here it comes\r\n226 done" if early else "150 here it comes")
         data, _ = self.listener.accept()
         try:
             with data:
@@ -234,7 +236,8 @@ class _Session(socketserver.StreamRequestHandler):
         except ConnectionError:
             self.say("426 cut")
         else:
-            self.say("226 done")
+            if not early:
+                self.say("226 done")
         self.listener.close()
         self.listener = None
 
