@@ -291,7 +291,14 @@ def _log(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from pytest_poorcontainer.mirror.sources.finding import try_source  # noqa: PLC0415 - one command
+
     config = _config(options)
+    for mirror in config.mirrors.values():
+        try:
+            try_source(mirror)
+        except MirrorError as error:  # noqa: PERF203 - which of them it is
+            raise type(error)(f"{mirror.where}: [mirror.{mirror.name}] source: {error}") from error
     print(f"{config.path}: {len(config.mirrors)} mirrors; state in {config.state}")
     for mirror in config.mirrors.values():
         print(f"  {mirror.name}: {output.public(mirror.source)} -> {mirror.dest} ({mirror.profile})")

@@ -155,6 +155,16 @@ def _text(value: object) -> str:
     return value
 
 
+def _source(value: object) -> str:
+    text = _text(value)
+    if "://" in text:
+        try:
+            _ = urlsplit(text).port
+        except ValueError as error:
+            raise BadConfig(f"this is no URL ({error}): write it as http://HOST/PATH/") from None
+    return text
+
+
 def _switch(value: object) -> bool:
     if not isinstance(value, bool):
         raise BadConfig(f"{value!r} is neither true nor false")
@@ -205,6 +215,7 @@ def _one_of(*values: object) -> Callable[[object], Any]:
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
+    "source": _source,
     "max_delete": _limits,
     "hooks": _hook_table,
     "command": _argv,
@@ -293,10 +304,11 @@ def load(path: Path) -> Config:
     reader = _Reader(path)
     tables = {"defaults", "site", "server", "mirror"}
     for key, value in reader.data.items():
-        if not isinstance(value, dict):
-            reader.fail(key, "", f"this has to be a table, and {key} has tables: [{key}...]")
         if key not in tables:
-            raise BadConfig(f'{reader.place(key, "")}: there is no table "{key}"{_nearest(key, sorted(tables))}')
+            place = reader.place(key, "") if isinstance(value, (dict, list)) else reader.place("", key)
+            raise BadConfig(f'{place}: there is no table "{key}"{_nearest(key, sorted(tables))}')
+        if not isinstance(value, dict):
+            reader.fail(key, "", f"this has to be a table: [{key}{'.NAME' * (key in {'server', 'mirror'})}]")
     fields = {name: _READERS.get(name) or _BY_TYPE[kind] for name, kind in _FIELDS.items()}
     root_reader = {"root": lambda value: Path(_text(value))}
     defaults = reader.take("defaults", reader.data.get("defaults", {}), {**fields, **root_reader})
@@ -368,7 +380,7 @@ def single(source: str, dest: Path, given: dict[str, Any]) -> Mirror:
             known[key] = reader(value)
         except BadConfig as error:
             raise BadConfig(f"{key}: {error}") from None
-    mirror = Mirror(name=dest.name or "copy", source=source, dest=dest, state=dest / OURS, **known)
+    mirror = Mirror(name=dest.name or "copy", source=_source(source), dest=dest, state=dest / OURS, **known)
     mirror.layout().check()
     mirror.rules()
     check_place(dest)

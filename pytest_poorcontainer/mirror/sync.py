@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.mirror import manifest, snapshots, traces
@@ -17,7 +17,7 @@ from pytest_poorcontainer.mirror.hooks import run_hook, tell_notifiers
 from pytest_poorcontainer.mirror.plan import Plan
 from pytest_poorcontainer.mirror.planner import Planner
 from pytest_poorcontainer.mirror.progress import Progress
-from pytest_poorcontainer.mirror.sources.base import Access, Options
+from pytest_poorcontainer.mirror.sources.base import Options
 from pytest_poorcontainer.mirror.sources.curl import without_credentials
 from pytest_poorcontainer.mirror.sources.finding import open_source
 from pytest_poorcontainer.mirror.staging import Stage, count_free, disk_error
@@ -174,7 +174,7 @@ class Run:
             run_command(self.mirror, home, self.result, self._tick, self.progress, self.log)
             return
         saved = home.state()
-        options = Options(**{one.name: getattr(self.mirror, one.name) for one in fields(Access)})
+        options = Options.of(self.mirror)
         options.memory = saved.setdefault("memory", {})
         options.log, options.tick = self.log, self._tick
         self.mirror.user, self.mirror.password = options.user, options.password
@@ -285,7 +285,7 @@ class Run:
             home.hold(plan, reasons)
             self._measure(plan)
             raise Held(
-                f"held: {'; '.join(reasons)}; nothing was changed. Look at it: poor-mirror plan {plan.name}; "
+                f"{'; '.join(reasons)}; nothing was changed. Look at it: poor-mirror plan {plan.name}; "
                 f"let it pass: poor-mirror release {plan.name}"
             )
         self._meant = self._force or bool(reasons)

@@ -128,6 +128,26 @@ def test_bad_input_is_one_sentence(site, words, status, said):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("gopher://h/", "there are http, https"),
+        ("http:///x", "has no host"),
+        ("rsync://h", "a host and a module"),
+        ("rsync://h/m", "cannot find /nowhere/rsync|/nowhere/rsync"),
+    ],
+)
+def test_check_opens_the_sources(site, source, words):
+    """What no run could read is told by `check`, with file and line; nothing is connected to."""
+    config = site / "mirrors.toml"
+    config.write_text(config.read_text() + f"[mirror.odd]\nsource = '{source}'\nrsync = '/nowhere/rsync'\n")
+    done = poor_mirror("check", cwd=site)
+    assert done.returncode in {1, 2}
+    assert done.stderr.startswith("poor-mirror: mirrors.toml:9: [mirror.odd] source: ")
+    assert re.search(words, done.stderr)
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_bar_on_a_terminal(site):
     """Where standard error is a terminal a bar is drawn, and wiped away at the end."""
     main, side = pty.openpty()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_poorcontainer.mirror.errors import BadConfig
@@ -57,6 +57,11 @@ class Options(Access):
     memory: dict[str, Any] = field(default_factory=dict)
     log: Callable[[str], None] = lambda _: None
     tick: Callable[[], None] = lambda: None
+
+    @classmethod
+    def of(cls, access: Access) -> Options:
+        """Return the options of a mirror."""
+        return cls(**{one.name: getattr(access, one.name) for one in fields(Access)})
 
 
 def check_family(host: str, ip: int) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_poorcontainer.mirror.errors import BadConfig
+from pytest_poorcontainer.mirror.sources.base import Options
 from pytest_poorcontainer.mirror.sources.builtin import open_own
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
 
-    from pytest_poorcontainer.mirror.sources.base import Options, Source
+    from pytest_poorcontainer.mirror.config import Mirror
+    from pytest_poorcontainer.mirror.sources.base import Source
 
-__all__ = ["manager", "open_source"]
+__all__ = ["manager", "open_source", "try_source"]
 
 _SPECIFICATIONS = "pytest_poorcontainer.mirror.hookspecs"
 
@@ -22,6 +24,15 @@ def manager() -> PluginManager:
     from pytest_poorcontainer import plugins  # noqa: PLC0415 - for what is not ours; it costs more than a source of ours
 
     return plugins.declare(_SPECIFICATIONS, ())
+
+
+def try_source(mirror: Mirror) -> None:
+    """Open the source of a mirror, which connects to nothing: what is missing on this machine is told now.
+
+    Raises :class:`~pytest_poorcontainer.mirror.errors.MirrorError`.
+    """
+    if not mirror.command:
+        open_source(mirror.source, Options.of(mirror)).close()
 
 
 def open_source(url: str, options: Options) -> Source:
