@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_poorcontainer.cli import _mirror_output as output
 from pytest_poorcontainer.errors import PoorContainerError
 from pytest_poorcontainer.mirror.config import Config, Mirror, load, lowest
-from pytest_poorcontainer.mirror.errors import STATUSES, BadConfig, MirrorError
+from pytest_poorcontainer.mirror.errors import STATUSES, BadConfig, BadDestination, MirrorError
+from pytest_poorcontainer.mirror.rules import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,6 +118,20 @@ def _config(options: argparse.Namespace) -> Config:
 
 def _one(options: argparse.Namespace) -> Mirror:
     return _config(options).chosen([options.name])[0]
+
+
+def _ours(options: argparse.Namespace) -> Mirror:
+    """Return the mirror that is named; raises :class:`BadDestination` when what is ours in it may not be read."""
+    mirror = _one(options)
+    try:
+        os.close(os.open(mirror.work / OURS / ".", os.O_RDONLY | os.O_CLOEXEC))
+    except FileNotFoundError:
+        pass  # it has not run yet
+    except OSError as error:
+        raise BadDestination(
+            f"cannot read {mirror.work / OURS}: {error.strerror}; ask as who runs the mirror"
+        ) from error
+    return mirror
 
 
 def _sync(options: argparse.Namespace) -> int:
@@ -227,7 +242,7 @@ def _plan(options: argparse.Namespace) -> int:
     from pytest_poorcontainer.mirror.home import Home  # noqa: PLC0415 - one command
     from pytest_poorcontainer.mirror.sync import sync  # noqa: PLC0415 - as above
 
-    mirror = _one(options)
+    mirror = _ours(options)
     held = None if options.fresh else Home.held(mirror.work)
     if held is not None:
         plan, saved = held
@@ -251,7 +266,7 @@ def _plan(options: argparse.Namespace) -> int:
 def _release(options: argparse.Namespace) -> int:
     from pytest_poorcontainer.mirror.home import Home  # noqa: PLC0415 - one command
 
-    mirror = _one(options)
+    mirror = _ours(options)
     print(f"released: {Home.release(mirror.work)}; the next run carries it out")
     return 0
 
@@ -282,7 +297,7 @@ def _history(options: argparse.Namespace) -> int:
 def _log(options: argparse.Namespace) -> int:
     from pytest_poorcontainer.mirror.home import Home  # noqa: PLC0415 - one command
 
-    mirror = _one(options)
+    mirror = _ours(options)
     path = Home.last_log(mirror.work)
     if path is None:
         raise MirrorError(f"there is no log of {mirror.name}: it has not run yet")

@@ -180,8 +180,8 @@ class Home:
     # -- what is kept from run to run
 
     def state(self) -> dict[str, Any]:
-        """Return what earlier runs have left for us."""
-        return read_json(self.ours / _STATE)
+        """Return what earlier runs have left for us: tables by name. What is none was damaged, and is left out."""
+        return {name: table for name, table in read_json(self.ours / _STATE).items() if isinstance(table, dict)}
 
     def save(self, state: dict[str, Any]) -> None:
         """Keep it for the next run."""

@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from pytest_poorcontainer.mirror.errors import MirrorError
 from pytest_poorcontainer.mirror.history import History
 from pytest_poorcontainer.mirror.home import Home, read_json
 from pytest_poorcontainer.mirror.rules import OURS
@@ -87,6 +88,7 @@ def _mirror(mirror: Mirror, runs: list[dict[str, Any]], good: dict[str, Any]) ->
     state = last["state"] if last else "none"
     interval = mirror.interval
     newest = next((run["newest"] for run in reversed(runs) if run["newest"]), 0)
+    facts = read_json(mirror.work / OURS / "state.json").get("memory")
     late = _late(mirror, last["ended"], newest) if last is not None and state == "ok" else ""
     shown = "running" if told else "late" if late else state
     return {
@@ -111,7 +113,7 @@ def _mirror(mirror: Mirror, runs: list[dict[str, Any]], good: dict[str, Any]) ->
         "delta": {key: last[key] for key in ("added", "changed", "deleted", "fetched")} if last else None,
         "running": told,
         "held": _held(mirror.work, Home.held_since(mirror.work)) if state == "held" else None,
-        "facts": read_json(mirror.work / OURS / "state.json").get("memory", {}),
+        "facts": facts if isinstance(facts, dict) else {},
         "runs": runs,
     }
 
@@ -127,9 +129,12 @@ def _late(mirror: Mirror, ended: float, newest: float) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _held(work: Path, since: int) -> dict[str, Any] | None:  # noqa: ARG001 - a key
+def _held(work: Path, since: int) -> dict[str, Any] | None:
     """Return what is shown of a held plan. That may be a long one: it is read once."""
-    held = Home.held(work)
+    try:
+        held = Home.held(work)
+    except MirrorError as error:
+        return {"summary": str(error), "reasons": [], "since": since / 1e9}
     if held is None:
         return None
     return {"summary": held[0].summary(), "reasons": held[1]["reasons"], "since": held[1]["since"]}

@@ -186,7 +186,9 @@ class Plan:
             plan.displaced = set(saved["displaced"])
             plan.sums = None
         except (ValueError, TypeError, KeyError) as error:
-            raise BadConfig(f"cannot read the saved plan: {error}; make it anew with poor-mirror plan") from None
+            raise BadConfig(
+                f"cannot read the saved plan: {error}; make it anew with poor-mirror plan NAME --fresh"
+            ) from None
         return plan
 
     def count_local(self, path: str, kind: str, size: int) -> None:

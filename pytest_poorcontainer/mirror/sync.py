@@ -141,6 +141,9 @@ class Run:
         except KeyboardInterrupt:
             self.result.end("failed", 130, "interrupted")
             raise
+        except BaseException as error:
+            self.result.end("failed", 1, f"a mistake in poor-mirror: {error!r}; please report it, with the traceback")
+            raise
         finally:
             self.log(f"{self.result.state}: {self.result.reason or 'all well'}")
 

@@ -148,6 +148,21 @@ def test_check_opens_the_sources(site, source, words):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read(site):
+    """Is not taken for what is not there."""
+    assert poor_mirror("sync", "one", cwd=site).returncode == 0
+    ours = site / "root/one/.poor-mirror"
+    ours.chmod(0)
+    try:
+        for word in ("log", "release", "plan"):
+            done = poor_mirror(word, "one", cwd=site)
+            assert (done.returncode, done.stderr.count("\n")) == (8, 1)
+            assert "Permission denied" in done.stderr
+    finally:
+        ours.chmod(0o700)
+
+
 def test_a_bar_on_a_terminal(site):
     """Where standard error is a terminal a bar is drawn, and wiped away at the end."""
     main, side = pty.openpty()

@@ -131,6 +131,8 @@ def test_a_held_plan_is_on_the_page(config):
     with Home(mirror.dest, name="three", source="") as home:
         home.hold(Plan("three"), ["another reason"])
     assert b"another reason" in render.files(config)["index.html"]
+    (mirror.dest / ".poor-mirror/held.json").write_text('{"a": 1}')
+    assert b"cannot read the saved plan" in render.files(config)["three.html"] + render.files(config)["index.html"]
 
 
 def test_what_tunasync_users_expect(config):

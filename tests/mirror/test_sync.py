@@ -14,6 +14,7 @@ import pytest
 
 from pytest_poorcontainer.mirror import staging
 from pytest_poorcontainer.mirror.config import Mirror
+from pytest_poorcontainer.mirror.history import History
 from pytest_poorcontainer.mirror.home import Home
 from pytest_poorcontainer.mirror.plan import Limits, Plan
 
@@ -255,6 +256,34 @@ def test_hooks_hear_of_a_destination_that_is_refused(make_place, capfd):
         assert [line.split()[:2] for line in said] == [["fail", "8"], ["change", "8"]]
         assert "is its disk mounted" in said[0]
         assert said[0] in capfd.readouterr().err
+
+
+def test_a_mistake_of_ours_is_no_success(make_place, monkeypatch):
+    """An exception that nobody has thought of ends the run as failed, in history, log and hooks."""
+
+    def broken(self, *_):
+        raise ZeroDivisionError("unthought-of")
+
+    with make_place("file") as place:
+        place.fill(3)
+        monkeypatch.setattr(Plan, "summary", broken)
+        with pytest.raises(ZeroDivisionError):
+            place.sync()
+        last = History(place.state / "history.sqlite3").last("m")
+        assert (last["state"], last["status"]) == ("failed", 1)
+        assert "unthought-of" in last["reason"]
+        assert "all well" not in place.log()
+
+
+@pytest.mark.parametrize("text", ["garbage", "[1]", '{"memory": 3}', '{"memory": {"command": 3}, "complete": 4}', ""])
+@over_two
+def test_state_that_is_damaged_is_done_without(served, text):
+    """What earlier runs have left is a help, and no more."""
+    served.fill(3)
+    assert served.sync().state == "ok"
+    for name in ("state.json", "status.json", "held.json", "released"):
+        (served.dest / ".poor-mirror" / name).write_text(text)
+    assert served.sync().state == "ok"
 
 
 def test_a_dry_run_calls_no_hook(make_place):

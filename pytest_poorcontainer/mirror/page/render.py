@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import time
@@ -96,9 +97,9 @@ def page(all_of_it: Mapping[str, Any], *, live: bool = False, fragment: bool = F
 
 def _mirror_page(all_of_it: Mapping[str, Any], mirror: Mapping[str, Any], dest: Path) -> bytes:
     lines, log = [], ""
-    if mirror["held"]:
+    if mirror["held"] and mirror["held"]["reasons"]:  # else it cannot be read
         held = Home.held(dest)
-        lines = list(held[0].lines())[:_HELD] if held else []
+        lines = list(itertools.islice(held[0].lines(), _HELD)) if held else []
     path = Home.last_log(dest)
     if path is not None:
         log = "\n".join(path.read_text(encoding="utf-8", errors="backslashreplace").splitlines()[-_LOG:])
