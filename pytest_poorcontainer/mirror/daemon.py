@@ -98,7 +98,9 @@ class Daemon:
         for name, due in sorted(self._due.items(), key=lambda pair: pair[1]):
             mirror = self._config.mirrors[name]
             host = host_of(mirror.source)
-            if due > now or name in self._running or len(self._running) >= self._config.at_once():
+            # What is due later than its interval allows was reckoned by a clock that has been set since.
+            later = now < due <= now + mirror.interval * (1 + _SHARE)
+            if later or name in self._running or len(self._running) >= self._config.at_once():
                 continue
             if host and host in busy:
                 continue

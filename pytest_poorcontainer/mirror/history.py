@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_poorcontainer.mirror.errors import MirrorError
+from pytest_poorcontainer.mirror.errors import MirrorError, NoSpace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,6 +53,8 @@ class History:
             finally:
                 connection.close()
         except (OSError, sqlite3.Error) as error:
+            if "disk is full" in str(error):  # SQLITE_FULL; before Python 3.11 the text alone tells
+                raise NoSpace(f"cannot write the history {self.path}: {error}; free some space") from error
             may = "may we write there?" if to_write else "is it ours, and whole?"
             raise MirrorError(f"cannot open the history {self.path}: {error}; {may}") from error
 

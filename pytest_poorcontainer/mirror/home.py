@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_poorcontainer.mirror.errors import BadConfig, BadDestination, Locked
+from pytest_poorcontainer.mirror.errors import BadConfig, BadDestination, Locked, NoSpace
 from pytest_poorcontainer.mirror.plan import Plan
 from pytest_poorcontainer.mirror.rules import OURS
 from pytest_poorcontainer.mirror.tree import Tree
@@ -76,6 +77,13 @@ class Home:
             self._mark(name, source, adopt=adopt, had_files=had_files)
             self._lock = self._locked()
             self.temporary = self._directory("tmp")
+        except OSError as error:
+            self.close()
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise NoSpace(f"cannot begin in {path}: {error.strerror}; free some space") from error
+            raise BadDestination(
+                f"cannot write to {path}: {error.strerror}; it has to be ours, and writable"
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -112,14 +120,11 @@ class Home:
                     f"{self.path} is empty, but earlier runs have filled it: is its disk mounted? "
                     "To begin anew: --adopt"
                 )
-        try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(OURS, 0o700, dir_fd=self.tree.fd)
-            os.close(os.open(OURS, _DIRECTORY, dir_fd=self.tree.fd))  # and no link
-            device = os.fstat(self.tree.fd).st_dev
-            write_json(marker, {"name": name, "source": source, "since": time.time(), "device": device})
-        except OSError as error:
-            raise BadDestination(f"cannot mark {self.path} as ours: {error.strerror}; may we write there?") from error
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(OURS, 0o700, dir_fd=self.tree.fd)
+        os.close(os.open(OURS, _DIRECTORY, dir_fd=self.tree.fd))  # and no link
+        device = os.fstat(self.tree.fd).st_dev
+        write_json(marker, {"name": name, "source": source, "since": time.time(), "device": device})
 
     def _locked(self) -> int:
         fd = os.open(self.ours / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)

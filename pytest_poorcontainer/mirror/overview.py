@@ -7,6 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from pytest_poorcontainer.mirror.config import host_of
 from pytest_poorcontainer.mirror.errors import MirrorError
 from pytest_poorcontainer.mirror.history import History
 from pytest_poorcontainer.mirror.home import Home, read_json
@@ -98,7 +99,7 @@ def _mirror(mirror: Mirror, runs: list[dict[str, Any]], good: dict[str, Any]) ->
         "word": WORDS[shown],
         "reason": late or (last["reason"] if last else ""),
         "source": without_credentials(mirror.source),
-        "protocol": (last["protocol"] if last else "") or mirror.source.partition(":")[0],
+        "protocol": (last["protocol"] if last else "") or _protocol(mirror),
         "age": now - newest if newest else None,
         "newest": newest or None,
         "run_age": now - last["ended"] if last else None,
@@ -116,6 +117,14 @@ def _mirror(mirror: Mirror, runs: list[dict[str, Any]], good: dict[str, Any]) ->
         "facts": facts if isinstance(facts, dict) else {},
         "runs": runs,
     }
+
+
+def _protocol(mirror: Mirror) -> str:
+    """Return by what a mirror will be copied that has not run yet."""
+    if mirror.command:
+        return "command"
+    scheme, separator, _ = mirror.source.partition("://")
+    return scheme if separator else "rsync" if host_of(mirror.source) else "file"
 
 
 def _late(mirror: Mirror, ended: float, newest: float) -> str:

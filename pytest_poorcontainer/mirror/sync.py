@@ -117,18 +117,21 @@ class Run:
                 self._end(previous)
             return self.result
         try:
-            self._log_fd = os.open(self._home.log_file(), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             self._guarded(self._home)
         finally:
             self.progress.phase = "end"
-            self._end(previous)
-            os.close(self._log_fd)
-            self._home.close()
+            try:
+                self._end(previous)
+            finally:
+                if self._log_fd >= 0:
+                    os.close(self._log_fd)
+                self._home.close()
         return self.result
 
     def _guarded(self, home: Home) -> None:
         """Run, and make a result of every error that belongs to mirrors."""
         try:
+            self._log_fd = os.open(home.log_file(), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             if not self._dry:
                 self._hook("pre")
             self._go(home)
@@ -148,9 +151,13 @@ class Run:
             self.log(f"{self.result.state}: {self.result.reason or 'all well'}")
 
     def log(self, text: str) -> None:
-        """Write a line to the log of this run; where there is none (the destination was refused), to standard error."""
+        """Write a line to the log of this run; to standard error where that cannot be: no such place, a full disk."""
         line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n"
-        os.write(self._log_fd if self._log_fd >= 0 else 2, line.encode("utf-8", "backslashreplace"))
+        data = line.encode("utf-8", "backslashreplace")
+        try:
+            os.write(self._log_fd if self._log_fd >= 0 else 2, data)
+        except OSError:
+            os.write(2, data)
 
     def _tell(self, told: dict[str, Any]) -> None:
         if self._home is not None:
@@ -331,8 +338,14 @@ class Run:
         self.result.ended = time.time()
         if self._dry:
             return
-        self._history.add(self.result.dump())
-        self.progress.tick(now=True)
+        try:
+            self._history.add(self.result.dump())
+            self.progress.tick(now=True)
+        except (MirrorError, OSError) as error:
+            shown = disk_error(error, "the state of the run") if isinstance(error, OSError) else error
+            self.log(str(shown))
+            if self.result.state == "ok":
+                self.result.end("failed", shown.status if isinstance(shown, MirrorError) else 1, str(shown))
         self._hook("post" if self.result.state == "ok" else "fail")
         before = previous["state"] if previous else ""
         if before != self.result.state:

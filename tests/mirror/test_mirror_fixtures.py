@@ -107,3 +107,37 @@ def test_factories_are_for_wider_scopes(netns_pair, mirror_source_factory, poor_
     origin, edge = netns_pair
     src = mirror_source_factory(origin, {"a": 1})
     assert poor_mirror_factory(edge, src).sync().state == "ok"
+
+
+def test_a_disk_that_is_full(netns_pair, mirror_source, poor_mirror):
+    """Before a run, in one, and read-only: a sentence and a status each, and what is published stays whole."""
+    origin, edge = netns_pair
+    src = mirror_source(origin, {"a": 300_000, "b": 400_000})
+    m = poor_mirror(edge, src)
+    edge.mounts.tmpfs("/srv", size=2 << 20)
+
+    def copy(name, *words):
+        argv = [*m._argv()[:-2], "copy", src.url, f"/srv/{name}", "--quiet", "--set=reserve=0", *words]
+        done = edge.run(argv, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, done.stderr
+
+    assert copy("m")[0] == 0
+    whole = edge.run(["sha256sum", "/srv/m/a", "/srv/m/b"], capture_output=True, text=True).stdout
+    src.put("a", 1_500_000)
+    status, said = copy("m")
+    assert status == 7
+    assert "the plan needs 1500000 bytes" in said
+    edge.run(["sh", "-c", "cat /dev/zero >/srv/fill"], capture_output=True)
+    src.put("a", 300_001)
+    for name in ("m", "new"):
+        status, said = copy(name)
+        assert status == 7, said
+        assert "free some space" in said
+    assert edge.run(["sha256sum", "/srv/m/a", "/srv/m/b"], capture_output=True, text=True).stdout == whole
+    edge.run(["rm", "/srv/fill"], check=True)
+    assert copy("m")[0] == 0
+    edge.mounts.readonly("/srv")
+    status, said = copy("m")
+    assert status == 8
+    assert "Read-only file system" in said

@@ -7,6 +7,8 @@ import time
 import pytest
 from places import FTP
 
+from pytest_poorcontainer.mirror.home import Home
+
 SCRIPTED = ["nginx", "apache", *FTP]
 LISTED = [*SCRIPTED, "nginx-json", "caddy", "lighttpd"]
 over = pytest.mark.parametrize("served", SCRIPTED, indirect=True)
@@ -222,6 +224,8 @@ def test_a_server_in_another_zone(make_place, served):
         if content is not None:
             assert int((served.dest / path).stat().st_mtime) == int((served.source / path).stat().st_mtime)
     assert served.sync().fetched == 0
+    if served.kind == "ftp-list":
+        assert Home(served.dest, name="m", source="").state()["memory"]["offset"] == 9000
 
 
 @over_ftp

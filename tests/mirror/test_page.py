@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import browser
 import pytest
 
 from pytest_poorcontainer.mirror.config import load
+from pytest_poorcontainer.mirror.daemon import Daemon
 from pytest_poorcontainer.mirror.errors import BadConfig, MirrorError
 from pytest_poorcontainer.mirror.history import History
 from pytest_poorcontainer.mirror.home import Home, write_json
@@ -99,6 +101,41 @@ def test_late_is_a_state(config):
     assert overview(config)["mirrors"][0]["shown"] == "late"
     config.mirrors["one"].late = 4 * 3600.0
     assert overview(config)["mirrors"][0]["shown"] == "ok"
+
+
+def test_what_is_not_known_is_not_shown(config):
+    """Neither figures of a run that has none, nor a path as a protocol."""
+    assert render.progress({"phase": "fetch", "bytes": 0, "total_files": 0}) == "fetch"
+    for source, protocol in (("/srv/x", "file"), ("h.example:x", "rsync"), ("ftp://h/", "ftp")):
+        config.mirrors["three"].source = source
+        assert overview(config)["mirrors"][2]["protocol"] == protocol
+    config.mirrors["three"].command = ["true"]
+    assert overview(config)["mirrors"][2]["protocol"] == "command"
+
+
+def test_the_page_of_a_mirror_that_runs(config):
+    """Shows how far it is, and how far its server's clock is from UTC."""
+    mirror = config.mirrors["one"]
+    with Home(mirror.dest, name="one", source="") as home:
+        home.save({"memory": {"offset": 9000.0, "dialect": "nginx"}})
+        write_json(home.ours / "status.json", {"phase": "fetch", "files": 3, "total_files": 9})
+        shown = render.files(config, ["one"])["one.html"].decode()
+    assert "3 of 9 files" in shown
+    assert "+2.5 h from UTC" in shown
+
+
+def test_a_clock_that_was_ahead(config):
+    """A run that has ended in the future keeps no mirror from running now."""
+    config.jobs = 3
+    History(config.state / "history.sqlite3").add(run_of("three", ago=-86400 * 365))
+    daemon = Daemon(config)
+    daemon._due = {name: daemon._first(mirror) for name, mirror in config.mirrors.items()}
+    started = []
+    daemon._launch = started.append
+    for mirror in config.mirrors.values():
+        mirror.source = "/nowhere"
+    daemon._start()
+    assert started == ["three"]
 
 
 def test_old_content_is_late(config):
@@ -260,12 +297,17 @@ def test_history_is_read_when_it_has_changed(config, monkeypatch):
     assert len(asked) == 5
 
 
-def test_a_history_that_is_none(config):
-    """Is one sentence."""
+def test_a_history_that_is_none(server, config):
+    """Is one sentence, on the page too; and the page is there again when the history is."""
     path = config.state / "history.sqlite3"
     path.write_text("no database at all" * 100)
     with pytest.raises(MirrorError, match="is it ours, and whole"):
         overview(config)
+    with pytest.raises(HTTPError, match="500") as caught:
+        get(server, "")
+    assert b"is it ours, and whole" in caught.value.read()
+    path.unlink()
+    assert "never run" in get(server, "")[1]
 
 
 def test_events_tell_of_a_run_and_of_its_end(server, config):

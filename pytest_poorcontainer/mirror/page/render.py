@@ -45,6 +45,8 @@ def share(running: Mapping[str, Any]) -> float:
 
 def progress(running: Mapping[str, Any]) -> str:
     """Return how far a run is, in words."""
+    if not running.get("total_files"):  # nothing is known yet, and of a program of the admin's nothing ever
+        return str(running.get("phase", "start"))
     eta = running.get("eta")
     left = f", {human_seconds(eta)} left" if eta is not None else ""
     return (

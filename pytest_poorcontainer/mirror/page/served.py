@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_poorcontainer.mirror.errors import BadConfig, MirrorError
 from pytest_poorcontainer.mirror.overview import overview, watch
 from pytest_poorcontainer.mirror.page import render
+from pytest_poorcontainer.mirror.plan import printable
 
 if TYPE_CHECKING:
     from pytest_poorcontainer.mirror.config import Config
@@ -87,7 +88,10 @@ class _Handler(StreamRequestHandler):
             if path == "events" and parts[0] == b"GET":
                 self._events()
                 return
-            answer = self.server.answer(path or "index.html")
+            try:
+                answer = self.server.answer(path or "index.html")
+            except MirrorError as error:
+                answer = _answer("500 Internal Server Error", f"{printable(str(error))}\n".encode(), "text/plain")
             self.wfile.write(answer if parts[0] == b"GET" else answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
             if closing:
                 return
@@ -122,8 +126,8 @@ class _Handler(StreamRequestHandler):
                 said["reload"] = mark != before or time.monotonic() > until
                 before = mark
                 self.wfile.write(f"data: {json.dumps(said)}\n\n".encode())
-        except OSError:
-            pass  # the browser has left
+        except (OSError, MirrorError):
+            pass  # the browser has left, or the page says what is wrong: it comes again in a while
         finally:
             self.server.listen(-1)
 

@@ -191,7 +191,7 @@ class CurlSource:
         if self._asking:
             return
         agreed = len(set(self._samples)) == 1
-        self._offset = self._samples[0] if agreed else 0.0
+        self._offset = self._options.memory["offset"] = self._samples[0] if agreed else 0.0
         if self._offset:
             self._options.log(f"the server's listings are {self._offset / 3600:+g} h from UTC")
         held, self._held = self._held, []
