@@ -366,15 +366,22 @@ def _different_places(reader: _Reader, mirrors: Mapping[str, Mirror]) -> None:
                 reader.fail(f"mirror.{name}", "dest", f'its destination {place} is, or is in, that of "{other}"')
 
 
+_OF_MIRRORS = {"source", "dest", "interval", "late", "max_age", "snapshots"}
+"""What a copy, which is made once, has no use for."""
+
+
 def single(source: str, dest: Path, given: dict[str, Any]) -> Mirror:
     """Return the mirror of ``poor-mirror copy``; ``given`` are keys of ``[mirror.NAME]``.
 
     Raises :class:`BadConfig`, and :class:`~pytest_poorcontainer.mirror.errors.BadDestination`.
     """
     known = {}
+    keys = _FIELDS.keys() - _OF_MIRRORS
     for key, value in given.items():
-        if key not in _FIELDS or key in {"source", "dest", "interval", "snapshots"}:
-            raise BadConfig(f'"{key}" is no key for a copy{_nearest(key, _FIELDS)}')
+        if key in _OF_MIRRORS:
+            raise BadConfig(f'"{key}" is for a mirror that a configuration names, in [mirror.NAME], and not for a copy')
+        if key not in keys:
+            raise BadConfig(f'"{key}" is no key for a copy{_nearest(key, sorted(keys))}')
         reader = _READERS.get(key) or _BY_TYPE[_FIELDS[key]]
         try:
             known[key] = reader(value)

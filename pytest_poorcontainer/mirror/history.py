@@ -63,7 +63,7 @@ class History:
         try:
             with self.path.open("rb") as file:
                 return file.read(_HEADER)[_COUNTER]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return b""
         except OSError as error:
             raise MirrorError(f"cannot read the history {self.path}: {error.strerror}; may we read it?") from error

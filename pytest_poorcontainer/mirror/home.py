@@ -69,6 +69,11 @@ class Home:
         :class:`Locked`.
         """
         check_place(path)
+        above = next((one for one in path.absolute().parents if (one / OURS / _MARKER).is_file()), None)
+        if above is not None:
+            raise BadDestination(
+                f"{path} is in the mirror {above}, which would delete it: name a directory beside that"
+            )
         self.path = path
         self.ours = path / OURS
         self._lock = -1

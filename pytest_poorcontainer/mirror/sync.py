@@ -100,7 +100,13 @@ class Run:
 
     def go(self) -> Result:
         """Do it, and return how it ended. Raises nothing of a mirror's own errors."""
-        previous = self._history.last(self.mirror.name)
+        inside = self.mirror.state.parent == self.mirror.dest  # a copy's history lies in what may be refused
+        try:
+            previous = self._history.last(self.mirror.name)
+        except MirrorError:
+            if not inside:
+                raise
+            previous = None
         try:
             snapshots.check(self.mirror)
             self._home = Home(
@@ -112,7 +118,6 @@ class Run:
             )
         except MirrorError as error:
             self.result.end(error.state, error.status, str(error))
-            inside = self.mirror.state.parent == self.mirror.dest  # a copy's history lies in what was just refused
             if not isinstance(error, Locked) and not inside:
                 self._end(previous)
             return self.result

@@ -106,6 +106,10 @@ def test_copy(site):
     assert poor_mirror("copy", "source", "/", cwd=site).returncode == 8
     assert not Path("/.poor-mirror").exists()
     assert poor_mirror("copy", "gopher://x/", "there", cwd=site).returncode == 2
+    done = poor_mirror("copy", "source", "mirrors.toml", cwd=site)
+    assert done.returncode == 8
+    assert "has to be a directory" in done.stderr
+    assert "[mirror.NAME]" in poor_mirror("copy", "source", "x", "--set", "snapshots=1", cwd=site).stderr
     wrong = poor_mirror("copy", "source", "there", "--set", "idel=3", cwd=site)
     assert (wrong.returncode, wrong.stderr) == (2, 'poor-mirror: "idel" is no key for a copy; did you mean "idle"?\n')
 

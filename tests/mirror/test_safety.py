@@ -67,6 +67,32 @@ def test_another_device(make_place):
         assert place.sync().status == 8
 
 
+def test_a_mirror_in_a_mirror(make_place):
+    """The outer one would delete the inner one (row 12)."""
+    with make_place("file") as place:
+        place.fill(3)
+        assert place.sync().state == "ok"
+        result = place.sync(dest=place.dest / "d1/inner")
+        assert (result.state, result.status) == ("failed", 8)
+        assert "which would delete it" in result.reason
+
+
+@pytest.mark.parametrize("way", ["into itself", "onto itself", "out of itself"])
+def test_a_source_and_its_own_mirror(make_place, way):
+    """A tree is not copied into itself, unless what is copied leaves that out."""
+    with make_place("file") as place:
+        place.fill(3)
+        inner = place.source / "d1/inner"
+        inner.mkdir(parents=True)
+        dest = {"into itself": inner, "onto itself": place.source, "out of itself": place.base}[way]
+        result = place.sync(dest=dest, adopt=True)
+        assert (result.state, result.status) == ("failed", 2)
+        assert "in one another" in result.reason
+        if way == "into itself":
+            assert place.sync(dest=dest, adopt=True, exclude=["/d1/"]).state == "ok"
+            assert not (inner / "d1").exists()
+
+
 def test_a_second_run_is_told_who_is_at_work(make_place):
     """The lock names its owner; it is gone with the process, whatever ended that (row 35)."""
     with make_place("file") as place:

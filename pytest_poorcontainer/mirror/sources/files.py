@@ -50,6 +50,12 @@ def open_url(url: str, options: Options) -> Source:
     return FileSource(url, options)
 
 
+def _belongs(below: Path, top: Path, rules: Rules) -> bool:
+    """Whether a directory of the source belongs to what is copied: none of those above it is excluded."""
+    parts = below.relative_to(top).parts
+    return all(rules.wanted("/".join(parts[: count + 1]), is_directory=True) for count in range(len(parts)))
+
+
 class FileSource:
     """A directory. It is read with the same care as it is written to: no link is followed."""
 
@@ -77,8 +83,11 @@ class FileSource:
                 raise SourceError(f"cannot open the source {printable(self.path)}: {error.strerror}") from error
         return self._tree
 
-    def survey(self, planner: Planner, tree: Tree, rules: Rules) -> None:  # noqa: ARG002 - other sources need them
-        """List all of it."""
+    def survey(self, planner: Planner, tree: Tree, rules: Rules) -> None:
+        """List all of it. Raises :class:`BadConfig` when one of source and destination would be copied into itself."""
+        ours, theirs = Path(os.path.realpath(tree.path)), Path(os.path.realpath(self.path))
+        if ours == theirs or ours in theirs.parents or (theirs in ours.parents and _belongs(ours, theirs, rules)):
+            raise BadConfig(f"the source {theirs} and the destination {ours} are in one another: nothing was changed")
         paths = [""]
         while paths:
             path = paths.pop()
