@@ -168,13 +168,24 @@ def test_links_that_leave_the_directory(link):
     assert "refused" in listing.notes[0]
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/", "a\0", "a\nb", "a\r", "x" * 256, "\ud800"])
+def test_names_that_are_none(name):
+    """The last gate of every parser, also for what each of them keeps out before (row 13)."""
+    assert why_refused(name)
+    assert not why_refused(f"..{'x' * 200}")
+
+
 texts = st.text(string.printable + "é\udce9\0<>&\"'", max_size=60).map(os.fsencode)
 pieces = st.one_of(
     st.binary(max_size=40),
     texts,
     st.sampled_from([line.encode() for line, *_ in LIST.values()] + [line.encode() for line in MLSD]),
     st.sampled_from(
-        [dialect("/", [Item("n", FILE, 9, NOW), Item("../up", FILE, 9, NOW)]) for dialect in DIALECTS.values()]
+        [
+            dialect("/", [Item("n", FILE, 9, NOW), Item(hostile, FILE, 9, NOW)])
+            for dialect in DIALECTS.values()
+            for hostile in ("../up", "..", ".", "a\nb", "a\rb", "x" * 300)
+        ]
     ),
     st.sampled_from([b"\r\n", b"\n", b"type=file;", b" ", b"<tr>", b'<a href="', b"</pre>", b"..", b"/", b"\0", b"; "]),
 )
@@ -189,7 +200,9 @@ def test_any_bytes_are_read_without_harm(parse, data):
     """Whatever comes, there is a listing with a state, and no name in it that leaves the directory."""
     listing = parse(data)
     assert listing.state in {COMPLETE, INCOMPLETE, UNRECOGNISED}
-    assert not [entry for entry in listing.entries if why_refused(entry.name)]
+    assert not {"", ".", ".."} & {entry.name for entry in listing.entries}
+    assert not [entry for entry in listing.entries if set("/\0\n\r") & set(entry.name)]
+    assert not [entry for entry in listing.entries if len(os.fsencode(entry.name)) > 255]  # NAME_MAX
     assert all(entry.size is None or entry.size >= 0 for entry in listing.entries)
     if listing.state == UNRECOGNISED:
         assert not listing.entries
