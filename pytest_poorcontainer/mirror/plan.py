@@ -191,15 +191,15 @@ class Plan:
             ) from None
         return plan
 
-    def count_local(self, path: str, kind: str, size: int) -> None:
-        """Count what lies in the destination."""
+    def count_local(self, path: str, kind: str, size: int, count: int = 1) -> None:
+        """Count what lies in the destination; ``size`` is that of all ``count`` together."""
         if kind != FILE:
             return
-        self.local["files"] += 1
+        self.local["files"] += count
         self.local["bytes"] += size
         top, slash, _ = path.partition("/")
         if slash:
-            self.tops[top] = self.tops.get(top, 0) + 1
+            self.tops[top] = self.tops.get(top, 0) + count
 
 
 def printable(text: str) -> str:

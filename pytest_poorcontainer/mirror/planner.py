@@ -6,6 +6,7 @@ Only differences are kept, so that an unchanged mirror of a million files needs 
 from __future__ import annotations
 
 import posixpath
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from pytest_poorcontainer.mirror.entries import COMPLETE, DIRECTORY, FILE, LINK, Entry, Listing
@@ -77,9 +78,10 @@ class Planner:
         if path:
             self.plan.listed["directories"] += 1
             self._make(path)
-        names: set[str] = set()
+        names = self._unchanged(path, listing, there)
         below = []
-        for entry in sorted(listing.entries):
+        # By the names alone: of two entries of one name, one may not say what the other says.
+        for entry in sorted((one for one in listing.entries if one.name not in names), key=itemgetter(0)):
             whole = f"{path}/{entry.name}" if path else entry.name
             if not self._counts(whole, entry, names):
                 continue
@@ -90,6 +92,31 @@ class Planner:
                     self._uniques[whole] = entry.unique
         self._absent(path, there, names, complete=listing.state == COMPLETE)
         return below
+
+    def _unchanged(self, path: str, listing: Listing, there: Mapping[str, Local]) -> set[str]:
+        """Count the files that lie there as they are listed; return their names.
+
+        They are most files of most runs, so they are not asked about one by one: only where no pattern has a say.
+        """
+        names: set[str] = set()
+        several = len({entry.name for entry in listing.entries}) < len(listing.entries)
+        if self._rules or self._profile.updating or self._profile.trace or not path or several:
+            return names
+        plan = self.plan
+        listed = held = 0
+        for entry in listing.entries:
+            local = there.get(entry.name)
+            if local is None or entry.kind != FILE or entry.name in NAMES or _compare(entry, local) is not None:
+                continue
+            names.add(entry.name)
+            listed += entry.size or 0
+            held += local.size
+            plan.newest = max(plan.newest, local.mtime)
+        if names:
+            plan.listed["files"] += len(names)
+            plan.listed["bytes"] += listed
+            plan.count_local(f"{path}/", FILE, held, len(names))
+        return names
 
     def _counts(self, path: str, entry: Entry, names: set[str]) -> bool:
         """Whether an entry belongs to the mirror; ``names`` are those of its directory that were taken before it."""
@@ -174,7 +201,6 @@ class Planner:
     def _file(self, path: str, entry: Entry, local: Local | None) -> None:
         self.plan.listed["files"] += 1
         self.plan.listed["bytes"] += entry.size or 0
-        stage = self._profile.stage(path)
         verdict = _compare(entry, local)
         # A listing may have minutes only, or no times at all; what came with the file is exact.
         when = local.mtime if local is not None and verdict != "fetch" else entry.mtime
@@ -191,7 +217,7 @@ class Planner:
                 entry.precision,
                 entry.slack,
                 entry.executable,
-                stage,
+                self._profile.stage(path),
                 local is not None,
                 ask,
             )
@@ -238,7 +264,7 @@ class Planner:
         """
         mine = self._uniques.get(path, "")
         tells = len(listing.entries) > 1 and any(entry.kind == DIRECTORY for entry in listing.entries)
-        same = hash(tuple(sorted(listing.entries))) if tells else 0
+        same = hash(frozenset(listing.entries)) if tells else 0
         above = path
         while above:
             above = posixpath.dirname(above)

@@ -445,7 +445,7 @@ def served(top: Path, source: Path, *, quick: bool) -> tuple[float, tuple[float,
         "import sys, pathlib; from pytest_poorcontainer.mirror.config import load; "
         "from pytest_poorcontainer.mirror.page.served import PageServer; "
         f"s = PageServer(load(pathlib.Path('{top}/mirrors.toml')), ('127.0.0.1', 0)); "
-        "print(s.server_port, flush=True); s.serve_forever()"
+        "print(s.server_port, flush=True); s.serve_politely()"
     )
     times: dict[bool, list[float]] = {False: [], True: []}
     with subprocess.Popen([sys.executable, "-c", serve], stdout=subprocess.PIPE, text=True) as process:

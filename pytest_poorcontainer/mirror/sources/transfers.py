@@ -376,7 +376,8 @@ class Transfers:
             request.attempts -= 1
         if request.attempts > self._options.retries:
             if outcome.kind in {"lost", "cut"} and self._moved() == request.seen:
-                raise Unreachable(f"the source cannot be reached: {outcome.reason} (asked {request.attempts} times)")
+                often = "once" if request.attempts == 1 else f"{request.attempts} times"
+                raise Unreachable(f"the source cannot be reached: {outcome.reason} (asked {often})")
             return False
         import random  # noqa: PLC0415 - for failures
 
