@@ -189,6 +189,51 @@ def test_a_large_original_is_looked_at_once(pytester, run):
     result.stdout.fnmatch_lines(["*/large0/7"])
 
 
+def test_all_that_was_damaged_is_told(pytester, run):
+    """Two large originals, and a small one whose tree is closed in the end: one failure hides none of the others."""
+    pytester.makepyfile(
+        """
+        def test_damage(cow_dir_factory, tmp_path_factory):
+            for name, count in (("first", 5100), ("second", 5100), ("small", 1)):
+                directory = tmp_path_factory.mktemp(name)
+                for number in range(count):
+                    (directory / str(number)).touch()
+                cow_dir_factory(directory)
+                if count > 1:
+                    (directory / "0").write_text("damage")
+
+        def test_last(cow_dir_factory):
+            def fail():
+                raise OSError("small0 cannot be looked at")
+
+            cow_dir_factory._made[-1].check_original = fail
+        """,
+    )
+    result = run("--poor-container", "-p", "no:randomly")
+    result.assert_outcomes(passed=1, failed=1, errors=1)
+    told = result.stdout.str()
+    assert all(what in told for what in ("/first0/0", "/second0/0", "small0 cannot be looked at"))
+
+
+def test_a_tree_of_which_damage_was_told_does_not_vouch_for_others(pytester, run):
+    """Trees come and go, and a new one may be where a damaged one has been in memory."""
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture(scope="module")
+        def original(tmp_path_factory):
+            return tmp_path_factory.mktemp("original")
+
+        @pytest.mark.parametrize("number", range(12))
+        def test_damage(cow_dir, original, number):
+            cow_dir(original, backend="copy")
+            (original / str(number)).touch()
+        """,
+    )
+    run("--poor-container").assert_outcomes(failed=12)
+
+
 def test_a_factory_for_wider_scopes(pytester, run, app):
     """A tree of a module's; a relative path is the project's; what is not closed is closed in the end."""
     pytester.mkdir("files").joinpath("x").write_text("x")
