@@ -4,7 +4,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -12,8 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from sanitized import plain_or_sanitized
 
-from pytest_poorcontainer import machine, native
+from pytest_poorcontainer import machine
 
 pytestmark = pytest.mark.skipif(
     not machine.fixtures_ready()["netns_pair"].works, reason=machine.fixtures_ready()["netns_pair"].reason
@@ -119,16 +119,9 @@ def _state(pid):
 
 
 @pytest.fixture(scope="module", params=["plain", "sanitized"])
-def program(request, tmp_path_factory):
+def program(request):
     """The pclab that everybody uses, and one with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    if request.param == "plain":
-        return native.program("pclab")
-    if shutil.which("make") is None:
-        pytest.skip("make is not installed: apt-get install make")
-    out = tmp_path_factory.mktemp("sanitized")
-    preload = Path(__file__).parents[2] / "preload"
-    subprocess.run(["make", "-s", "-C", preload, "SAN=1", f"OUT={out}"], check=True, capture_output=True)
-    return str(out / "pclab")
+    return plain_or_sanitized(request.param, "pclab")
 
 
 @pytest.fixture

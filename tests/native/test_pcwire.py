@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from sanitized import plain_or_sanitized
 
-from pytest_poorcontainer import machine, native
-
-ROOT = Path(__file__).parents[2]
+from pytest_poorcontainer import machine
 
 pytestmark = [
     pytest.mark.skipif(
@@ -26,16 +25,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module", params=["plain", "sanitized"])
-def program(request, tmp_path_factory):
+def program(request):
     """The pcwire that everybody uses, and one with AddressSanitizer and UndefinedBehaviorSanitizer."""
-    if request.param == "plain":
-        return native.program("pcwire")
-    if shutil.which("make") is None:
-        pytest.skip("make is not installed: apt-get install make")
-    out = tmp_path_factory.mktemp("sanitized")
-    made = ["make", "-s", "-C", str(ROOT / "preload"), "SAN=1", f"OUT={out}", f"{out}/pcwire"]
-    subprocess.run(made, check=True, capture_output=True)
-    return f"{out}/pcwire"
+    return plain_or_sanitized(request.param, "pcwire")
 
 
 @pytest.fixture
