@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import stat
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_poorcontainer.cow import tripwire
@@ -21,13 +22,13 @@ from pytest_poorcontainer.cow.copying import Copier, remove
 from pytest_poorcontainer.errors import PoorContainerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from pytest_poorcontainer.cow.layer import Layer
     from pytest_poorcontainer.cow.view import View
 
-__all__ = ["NAME", "CommitRefused", "commit", "finish"]
+__all__ = ["NAME", "CommitRefused", "Known", "commit", "finish"]
 
 NAME = ".poor-container-commit"
 """The directory in the lower, while a commit is under way."""
@@ -53,6 +54,23 @@ class CommitRefused(PoorContainerError):
         )
 
 
+@dataclass
+class Known:
+    """What a tree knows of its lower: the ctime ``since`` which changes are new to it, and its ``own`` ones.
+
+    Those are path to two ctimes, as :data:`tripwire.allowed` has them of inodes. They are each tree's: what another one
+    has committed meanwhile is as new to this one as what anybody else has done.
+    """
+
+    since: int
+    own: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def counted(self, path: str, info: os.stat_result) -> int:
+        """Return the ctime of the last change that was not the tree's own; 0 for what it has made."""
+        left, before = self.own.get(path, (None, 0))
+        return before if left == info.st_ctime_ns else info.st_ctime_ns
+
+
 def finish(lower: Layer) -> None:
     """Finish, or undo, a commit that was interrupted. Raises OSError when that is impossible."""
     if lower.find(NAME) is None:
@@ -66,7 +84,7 @@ def commit(
     lower: Layer,
     view: View,
     changes: Changes,
-    since: int,
+    known: Known,
     name: str,
     *,
     owners: bool,
@@ -77,13 +95,14 @@ def commit(
 
     ``apart`` keeps everybody from the view while the lower changes: the kernel wants that of an overlay's. What has
     become the user ``taker``'s by being copied keeps the owner that it has in the lower.
-    Raises :class:`CommitRefused` when one of the paths has changed there since (a ctime of its file system), and
-    OSError; then nothing has changed, unless a journal is there, which the next commit or tree on this lower finishes.
+    Raises :class:`CommitRefused` when one of the paths has changed there without being ``known``, and OSError; then
+    nothing has changed, unless a journal is there, which the next commit or tree on this lower finishes.
     """
     finish(lower)
-    late = [path for path, kind in changes.items() if _is_late(lower, path, kind, since)]
+    late = [path for path, kind in changes.items() if _is_late(lower, path, kind, known)]
     if late:
         raise CommitRefused(name, late)
+    before = _looked_at(lower, _touched(changes))
     with lower.place(NAME) as place:
         os.mkdir(place, 0o700)
     with _locked(lower) as here:
@@ -96,13 +115,14 @@ def commit(
             _promise(here, steps)
         except BaseException:
             remove(lower, NAME)
+            _allow(lower, [""], before, known)
             raise
         with apart():
             _redo(lower, here)
-    _allow(lower, changes)
+    _allow(lower, _touched(changes), before, known)
 
 
-def _is_late(lower: Layer, path: str, kind: str, since: int) -> bool:
+def _is_late(lower: Layer, path: str, kind: str, known: Known) -> bool:
     """Return whether the lower has something else at a path than it had when the tree was made."""
     info = lower.find("" if path == "." else path)
     if kind == ADDED:
@@ -110,11 +130,7 @@ def _is_late(lower: Layer, path: str, kind: str, since: int) -> bool:
     if info is None:
         return True
     # Of a directory that is deleted too: what was added to it since would go with it.
-    return info.st_ctime_ns >= since and _allowed(info) != info.st_ctime_ns
-
-
-def _allowed(info: os.stat_result) -> int | None:
-    return tripwire.allowed.get((info.st_dev, info.st_ino))
+    return known.counted("" if path == "." else path, info) >= known.since
 
 
 @contextlib.contextmanager
@@ -250,14 +266,27 @@ def _directory(lower: Layer, path: str) -> None:
             os.mkdir(place, 0o700)
 
 
-def _allow(lower: Layer, changes: Changes) -> None:
-    """Let tripwires pass over what was changed on purpose, and over the directories that it is in."""
+def _touched(changes: Changes) -> set[str]:
+    """Return the paths of the changes, and of all directories above, whose ctimes a commit changes."""
+    found = {""}
     for path in changes:
         at = "" if path == "." else path
-        while True:
-            info = lower.find(at)
-            if info is not None:
-                tripwire.allowed[info.st_dev, info.st_ino] = info.st_ctime_ns
-            if not at:
-                break
+        while at not in found:
+            found.add(at)
             at = at.rpartition("/")[0]
+    return found
+
+
+def _looked_at(lower: Layer, paths: Iterable[str]) -> dict[str, os.stat_result]:
+    found = ((path, lower.find(path)) for path in paths)
+    return {path: info for path, info in found if info is not None}
+
+
+def _allow(lower: Layer, paths: Iterable[str], before: dict[str, os.stat_result], known: Known) -> None:
+    """Let tripwires, and later commits, pass over what was changed on purpose, but not over what others did before."""
+    for path, info in _looked_at(lower, paths).items():
+        old = before.get(path)
+        if old is None or (old.st_dev, old.st_ino) != (info.st_dev, info.st_ino):
+            old = None  # what is there now is what was made
+        tripwire.allowed[info.st_dev, info.st_ino] = info.st_ctime_ns, 0 if old is None else tripwire.counted(old)
+        known.own[path] = info.st_ctime_ns, 0 if old is None else known.counted(path, old)

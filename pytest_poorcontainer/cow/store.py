@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from pytest_poorcontainer.errors import UsageError
 
@@ -16,13 +16,17 @@ _VERSION = 1
 
 @dataclass
 class Description:
-    """``lowers`` are the directories below, the topmost first, ``since`` their ctimes of when the tree was made."""
+    """``lowers`` are the directories below, the topmost first, ``since`` their ctimes of when the tree was made.
+
+    ``own`` is what the tree has committed since (:class:`~pytest_poorcontainer.cow.commit.Known`).
+    """
 
     lowers: list[str]
     since: list[int]
     backend: str
     place: str
     version: int = _VERSION
+    own: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def read(directory: str) -> Description | None:

@@ -89,12 +89,11 @@ class Tree(Readable):
             if place is not None:
                 self.place = _absolute(place)
             described = self._described(lowers)
-            self._since = self._times(lowers) if described is None else list(described.since)
-            self._wires = [
-                Tripwire(lower.layer, lower.path, since)
-                for lower, since in zip(lowers, self._times(lowers) if described else self._since, strict=True)
-                if tripwire and lower.stage is None
-            ]
+            times = [now_on(lower.layer) for lower in lowers]
+            self._since, own = (times, {}) if described is None else (described.since, described.own)
+            self._known = commits.Known(self._since[0], own)
+            watched = [(lower, since) for lower, since in zip(lowers, times, strict=True) if lower.stage is None]
+            self._wires = [Tripwire(lower.layer, lower.path, since) for lower, since in watched if tripwire]
             request = Request(
                 lowers,
                 self.place,
@@ -163,14 +162,10 @@ class Tree(Readable):
                 "go on with that, or name another directory"
             )
 
-    @staticmethod
-    def _times(lowers: Sequence[Lower]) -> list[int]:
-        return [now_on(lower.layer) for lower in lowers]
-
     def _describe(self, directory: str) -> None:
         """Let a store on disk say what it is of."""
         paths = [lower.path for lower in self._lowers]
-        store.write(directory, store.Description(paths, self._since, self.backend, self.place))
+        store.write(directory, store.Description(paths, self._since, self.backend, self.place, own=self._known.own))
 
     @property
     def backend(self) -> str:
@@ -307,14 +302,13 @@ class Tree(Readable):
                 lower.layer,
                 self._backend.view,
                 wanted,
-                self._since[0],
+                self._known,
                 lower.path,
                 owners=self._backend.owners,
                 apart=self._backend.apart,
                 taker=self._backend.copier,
             )
             if self._upper is not None:
-                self._since = self._times(self._lowers)
                 self._describe(self._upper)
         return wanted
 

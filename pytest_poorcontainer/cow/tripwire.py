@@ -14,7 +14,7 @@ from pytest_poorcontainer.errors import PoorContainerError
 if TYPE_CHECKING:
     from pytest_poorcontainer.cow.layer import Layer
 
-__all__ = ["MANY", "Damaged", "Tripwire", "now_on"]
+__all__ = ["MANY", "Damaged", "Tripwire", "counted", "now_on"]
 
 MANY = 5000
 """Up to so many inodes are looked at after each test."""
@@ -24,8 +24,15 @@ _NO_FILE_THERE = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSPC, errno.EDQUOT, errno.EINVAL}
 )
 
-allowed: dict[tuple[int, int], int] = {}
-"""Device and inode of what :meth:`Tree.commit` has changed on purpose, with the ctime that it left."""
+allowed: dict[tuple[int, int], tuple[int, int]] = {}
+"""Device and inode of what :meth:`Tree.commit` has changed on purpose: the ctime that it left, and the one that counts
+instead: that from before, of a directory in which something was changed, since others may have changed it as well."""
+
+
+def counted(info: os.stat_result) -> int:
+    """Return the ctime of the last change that was none of our commits; 0 for what a commit has made."""
+    left, before = allowed.get((info.st_dev, info.st_ino), (None, 0))
+    return before if left == info.st_ctime_ns else info.st_ctime_ns
 
 
 class Damaged(PoorContainerError, AssertionError):
@@ -120,5 +127,5 @@ class Tripwire:
         return found
 
     def _one(self, path: str, info: os.stat_result, found: list[str]) -> None:
-        if info.st_ctime_ns >= self.since and allowed.get((info.st_dev, info.st_ino)) != info.st_ctime_ns:
+        if counted(info) >= self.since:
             found.append(join(self.name.rstrip("/"), path) if path else self.name)
