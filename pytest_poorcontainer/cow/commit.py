@@ -16,10 +16,10 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_poorcontainer.cow import tripwire
+from pytest_poorcontainer.cow import permission, tripwire
 from pytest_poorcontainer.cow.changes import ADDED, DELETED, Changes, printable
 from pytest_poorcontainer.cow.copying import Copier, remove
-from pytest_poorcontainer.errors import PoorContainerError
+from pytest_poorcontainer.errors import LabError, PoorContainerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -71,13 +71,27 @@ class Known:
         return before if left == info.st_ctime_ns else info.st_ctime_ns
 
 
-def finish(lower: Layer) -> None:
-    """Finish, or undo, a commit that was interrupted. Raises OSError when that is impossible."""
+def finish(lower: Layer, name: str) -> None:
+    """Finish, or undo, a commit that was interrupted. Raises :class:`LabError` when that is impossible."""
     if lower.find(NAME) is None:
         return
-    with _locked(lower) as here:
+    with _told(name), _locked(lower) as here:
         if here is not None:
             _redo(lower, here)
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Say of an error of the system what has been left half done, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        at = os.path.join(name, NAME)
+        remedy = (
+            "mend that, and the next tree or commit on it goes on (as the user who began it, or as root); "
+            f"or give the rest of it up: rm -r {at}"
+        )
+        raise LabError("finish the commit that was interrupted in", at, error.errno or 0, remedy) from error
 
 
 def commit(
@@ -95,10 +109,12 @@ def commit(
 
     ``apart`` keeps everybody from the view while the lower changes: the kernel wants that of an overlay's. What has
     become the user ``taker``'s by being copied keeps the owner that it has in the lower.
-    Raises :class:`CommitRefused` when one of the paths has changed there without being ``known``, and OSError; then
-    nothing has changed, unless a journal is there, which the next commit or tree on this lower finishes.
+    Raises :class:`CommitRefused` when one of the paths has changed there without being ``known``, :class:`LabError`
+    when a directory may not be changed, and OSError; then nothing has changed, unless a journal is there, which the
+    next commit or tree on this lower finishes.
     """
-    finish(lower)
+    finish(lower, name)
+    modes = permission.check(lower, view, changes, name)
     late = [path for path, kind in changes.items() if _is_late(lower, path, kind, known)]
     if late:
         raise CommitRefused(name, late)
@@ -109,7 +125,8 @@ def commit(
         if here is None:
             raise PoorContainerError(f"cannot commit to {name}: somebody else has begun to at the same time")
         try:
-            steps = _stage(here, view, changes, owners=owners)
+            steps = [("mode", path, f"{mode:o}") for path, mode in modes.items()]
+            steps += _stage(here, view, changes, owners=owners)
             if owners and taker is not None:
                 _keep_owners(lower, here, changes, taker)
             _promise(here, steps)
@@ -117,7 +134,7 @@ def commit(
             remove(lower, NAME)
             _allow(lower, [""], before, known)
             raise
-        with apart():
+        with apart(), _told(name):
             _redo(lower, here)
     _allow(lower, _touched(changes), before, known)
 
@@ -227,19 +244,26 @@ def _redo(lower: Layer, here: Layer) -> None:
         fd = here.open(_JOURNAL)
         with os.fdopen(fd, "rb") as file:
             steps: list[list[str]] = json.loads(file.read())
+        modes = {path: int(mode, 8) for what, path, mode in steps if what == "mode"}
+        directories = {path: number for what, path, number in steps if what == "directory"}
+        ordered = sorted({*modes, *directories}, key=lambda path: "" if path == "." else path)
+        for path in ordered:
+            permission.open_up(lower, "" if path == "." else path)
         for what, path, _ in steps:
             if what == "remove":
                 remove(lower, path)
-        directories = []
         for what, path, number in steps:
             if what == "rename":
                 _rename(lower, here, path, number)
             elif what == "directory":
-                directories.append((path, number))
                 _directory(lower, path)
         copier = Copier(lower)
-        for path, number in reversed(directories):
-            copier.metadata(here, number, here.lstat(number), "" if path == "." else path)
+        for path in reversed(ordered):  # from below: the ones above may be closed then
+            if path in directories:
+                number = directories[path]
+                copier.metadata(here, number, here.lstat(number), "" if path == "." else path)
+            else:
+                _give_back(lower, path, modes[path])
         os.fsync(lower.fd)
         with here.place(_JOURNAL) as place:
             os.unlink(place)  # done: what is left is only to be removed
@@ -264,6 +288,14 @@ def _directory(lower: Layer, path: str) -> None:
     if found is None:
         with lower.place(path) as place:
             os.mkdir(place, 0o700)
+
+
+def _give_back(lower: Layer, path: str, mode: int) -> None:
+    """Give a directory that was opened for the moment its mode again; one that is gone needs none."""
+    found = lower.find(path)
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        with lower.place(path) as place:
+            os.chmod(place, mode)
 
 
 def _touched(changes: Changes) -> set[str]:

@@ -124,7 +124,7 @@ class Tree(Readable):
             return [Lower(path, self._layer(path)) for path in source.lowers], source.place
         path = os.path.realpath(source)
         layer = self._layer(path)
-        commits.finish(layer)
+        commits.finish(layer, path)
         return [Lower(path, layer)], path
 
     def _layer(self, path: str) -> Layer:
@@ -287,7 +287,7 @@ class Tree(Readable):
 
         All of them or none: what interrupts it is finished by the next tree or commit on the original. Raises
         :class:`CommitRefused` when a path has changed in the original since the tree was made, :class:`UsageError`
-        for a tree on a tree, OSError.
+        for a tree on a tree, :class:`LabError` when this user may not change a directory of the original, OSError.
         """
         self._check()
         self._check_idle("commit")

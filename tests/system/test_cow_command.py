@@ -76,6 +76,32 @@ def test_run_diff_commit_reset(shell, place, backend):
     assert (place / "app/old").read_text() == "old\n"
 
 
+def test_a_directory_that_may_not_be_changed(shell, place):
+    """What the user owns is opened for the moment; what is another's is named, before anything is done."""
+    upper = f"--upper={place}/changes"
+    for name, owner in (("ours", None), ("root", 0)):
+        made = place / "app" / name
+        made.mkdir()
+        (made / "file").touch()
+        if owner is None and "user" in shell.who:
+            for path in (made, made / "file"):
+                os.chown(path, shell.who["user"], shell.who["group"])
+        made.chmod(0o555)
+    script = 'cd "$POOR_CONTAINER_TREE"; echo 2 > VERSION; chmod 755 ours; rm ours/file; : > ours/new; chmod 555 ours'
+    assert shell.run("--backend=copy", f"--lower={place}/app", upper, "--", "sh", "-c", script).stderr == ""
+    assert shell.run("commit", upper).returncode == 0
+    assert [path.name for path in (place / "app/ours").iterdir()] == ["new"]
+    assert (place / "app/ours").stat().st_mode & 0o777 == 0o555
+    script = 'cd "$POOR_CONTAINER_TREE"; echo 3 > VERSION; chmod 755 root; rm root/file'
+    assert shell.run("--backend=copy", upper, "--", "sh", "-c", script).stderr == ""
+    if "user" in shell.who:
+        done = shell.run("commit", upper)
+        assert done.returncode == 125
+        assert f"cannot commit to {place}/app/root: EPERM" in done.stderr
+        assert (place / "app/VERSION").read_text() == "2\n"
+        assert not (place / "app/.poor-container-commit").exists()
+
+
 def test_a_later_command_goes_on_with_the_changes(shell, place):
     """Without --lower, which UPPER knows; in the current directory, which it may write to."""
     upper = f"--upper={place}/changes"

@@ -1,12 +1,16 @@
 """Commits that must not lose what others have done, and that cannot be finished."""
 # ruff: noqa: F811 - a test's argument is the fixture of that name
 
+import errno
 import socket
 
 import pytest
 from cow_trees import described, shell, source  # noqa: F401 - fixtures
 
 from pytest_poorcontainer import CommitRefused, CowTree, Damaged
+from pytest_poorcontainer.cow import commit as commits
+from pytest_poorcontainer.cow import permission
+from pytest_poorcontainer.errors import LabError
 
 
 @pytest.fixture
@@ -73,3 +77,64 @@ def test_a_commit_that_fails_is_no_damage(make, source):
     with pytest.raises(Damaged) as caught:
         tree.check_original()
     assert caught.value.paths == [str(source), str(source / "theirs")]
+
+
+def by_mode(self, directory, what):
+    """Whether the owner may: what root is not asked."""
+    return self._lower.lstat(directory).st_mode >> 6 & what == what
+
+
+@pytest.mark.parametrize("step", range(9))
+def test_directories_that_their_owner_has_closed_are_open_for_the_moment(make, source, monkeypatch, step):
+    """Killed after each step of the commit: they have their modes again when it is finished, or were never opened."""
+
+    class Killed(BaseException):
+        pass
+
+    monkeypatch.setattr(permission._Look, "_may", by_mode)
+    for name in ("data", "sub/deep", "sub"):
+        (source / name).chmod(0o555)
+    before = described(source)
+    tree = make(tripwire=False)
+    shell(tree, "chmod 755 data sub/deep; rm data/one; echo new > data/new; rm sub/deep/file; echo f > first")
+    shell(tree, "chmod 555 data; chmod 700 sub/deep; echo v > VERSION; mkdir made; echo m > made/m; chmod 500 made")
+    expected, left = described(tree), [step]
+
+    def perhaps_killed(real):
+        def call(*arguments):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return real(*arguments)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for module, name in ((commits, "_rename"), (commits, "remove"), (commits, "_give_back"), (commits, "_promise")):
+            patched.setattr(module, name, perhaps_killed(getattr(module, name)))
+        with pytest.raises(Killed):
+            tree.commit()
+    assert left == [-1] or step == 0
+    CowTree(source, backend="copy", temporary=source.parent).close()
+    assert not (source / commits.NAME).exists()
+    assert described(source) == (expected if step > 0 else before)
+
+
+def test_a_commit_that_cannot_be_finished_says_so(make, source, monkeypatch):
+    """Then, and by every later tree until it can: which original, why, and what to do."""
+    tree = make(tripwire=False)
+    shell(tree, "echo new > VERSION; echo f > first")
+
+    def fails(*_):
+        raise PermissionError(errno.EPERM, "no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(commits, "_rename", fails)
+        for use in (tree.commit, make):
+            with pytest.raises(LabError, match=r"cannot finish the commit that was interrupted in .*: EPERM") as caught:
+                use()
+            assert f"rm -r {source}/{commits.NAME}" in str(caught.value)
+            assert (source / "VERSION").read_text() == "1\n2\n3\n"
+    make()
+    assert (source / "VERSION").read_text() == "new\n"
+    assert not (source / commits.NAME).exists()
