@@ -214,6 +214,19 @@ def test_a_filter_that_is_switched_off_shows_what_others_have_done(tmp_path):
     assert "from outside" in out
 
 
+def test_an_upper_of_another_that_is_deep_is_seen(tmp_path):
+    """However deep a file lies that somebody else has put in upper: it is what a program sees, not the lower's."""
+    deep = "/".join(["d"] * 110)
+    for name in ("t", "beside/upper"):
+        (tmp_path / name / deep).mkdir(parents=True)
+        (tmp_path / name / deep / "file").write_text(f"{name}\n")
+    case = Case(tmp_path / "t", tmp_path / "beside/upper", tmp_path / "beside/work", tmp_path / "config", {})
+    case.work.mkdir()
+    case.config.write_bytes(config({"mount": case.lower, "upper": case.upper, "work": case.work, "lower": case.lower}))
+    done = case.run("sh", "-c", f"cat {deep}/file; cat {case.lower}/{deep}/file; cd {deep} && cat file")
+    assert (done.stdout, done.stderr) == ("beside/upper\n" * 3, "")
+
+
 @needs_root
 def test_a_full_upper_is_enospc_and_loses_nothing(tmp_path):
     """The program gets ENOSPC; the file is as it was, in view and lower, and nothing half-made is seen."""

@@ -274,9 +274,11 @@ static long filter_fill(struct cow_tree *tree, char *path, size_t length, uint64
 {
     struct entry { uint64_t ino, off; uint16_t size; uint8_t type; char name[]; };
     _Alignas(8) char buffer[2048];
+    if (depth > 100)
+        return -EOVERFLOW;
     COW_CLEANUP_FD int fd = (int)SYS(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
-    if (fd < 0 || depth > 100)
-        return fd < 0 ? fd : -ELOOP;
+    if (fd < 0)
+        return fd;
     for (long got; (got = SYS(SYS_getdents64, fd, buffer, sizeof buffer)) != 0;) {
         if (got < 0)
             return got;
@@ -296,7 +298,7 @@ static long filter_fill(struct cow_tree *tree, char *path, size_t length, uint64
             path[length] = '/';
             memcpy(path + length + 1, entry->name, size + 1);
             long result = filter_fill(tree, path, length + 1 + size, own, depth + 1);
-            if (result < 0 && result != -ENOTDIR && result != -ELOOP)
+            if (result < 0 && result != -ENOTDIR && result != -ELOOP) /* those of what is no directory */
                 return result;
         }
     }
