@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import struct
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_poorcontainer import native
+from pytest_poorcontainer.cow import shared
 from pytest_poorcontainer.cow.backend import Layered, Lower, missing
 from pytest_poorcontainer.cow.copying import remove_directory
 from pytest_poorcontainer.cow.layer import Layer, Place
@@ -30,8 +30,6 @@ __all__ = ["Preload"]
 _WORK = "pccow"
 _LAYERS_MAX = 8
 _STATE = f"{_WORK}/state"
-_MAGIC = b"pccow 1\n"
-_NUMBERS = struct.Struct("=II")  # generation, filter_off: at 8
 _UNSAFE = frozenset(" :\t\n")  # what LD_PRELOAD cannot hold (ld.so(8))
 _NET = "calls of libc lead into the tree, a net below it answers all others, and what neither can serve is refused"
 _NO_NET = (
@@ -218,12 +216,25 @@ class Preload(Layered):
         except FileNotFoundError:
             return  # nobody has used it yet
         try:
-            if os.pread(fd, len(_MAGIC), 0) == _MAGIC:
-                generation = _NUMBERS.unpack(os.pread(fd, _NUMBERS.size, len(_MAGIC)))[0]
-                os.pwrite(fd, struct.pack("=I", 1), len(_MAGIC) + 4)
-                os.pwrite(fd, struct.pack("=I", (generation + 1) & 0xFFFFFFFF), len(_MAGIC))
+            shared.tell(fd, self._hidden)
         finally:
             os.close(fd)
+
+    def _hidden(self) -> dict[tuple[int, int], int | None]:
+        """Return of each file of the lower that has several names how many of them are gone from the view.
+
+        None for one that is in the index: what is to be added to the copy's own count is known of the copy.
+        """
+        counts: dict[tuple[int, int], int | None] = {}
+        for path in self.changes():
+            stack = self.lower.find("" if path == "." else path)
+            info = stack[0].lstat(path) if stack and path != "." else None
+            if info is None or not stat.S_ISREG(info.st_mode) or info.st_nlink == 1:
+                continue
+            key = info.st_dev, info.st_ino
+            copied = self._upper.store.find(f"{self.index}/{_in_index(info)}") is not None
+            counts[key] = None if copied else (counts.get(key) or 0) + 1
+        return counts
 
     def freeze(self) -> None:
         """Let programs that start from now on see it read-only."""
@@ -262,6 +273,10 @@ def _check_store(store: Layer) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError), store.place(probe) as place:
             os.unlink(place)
+
+
+def _in_index(info: os.stat_result) -> str:
+    return f"{info.st_dev:016x}-{info.st_ino:016x}"
 
 
 class _Alias(Layer):
@@ -303,5 +318,5 @@ class _Indexed(View):
     def _instead(self, layers: list[Layer], info: os.stat_result) -> list[Layer]:
         if not stat.S_ISREG(info.st_mode) or info.st_nlink == 1:
             return layers
-        name = f"{Preload.index}/{info.st_dev:016x}-{info.st_ino:016x}"
+        name = f"{Preload.index}/{_in_index(info)}"
         return layers if self._store.find(name) is None else [_Alias(self._store, name)]

@@ -64,8 +64,10 @@ void cow_absent_note(uint64_t hash)
     __atomic_store_n(&absent[hash >> 40 & 511], hash, __ATOMIC_RELAXED);
 }
 
-int cow_absent_known(uint64_t hash)
+int cow_absent_known(const struct cow_tree *tree, uint64_t hash)
 {
+    if (__atomic_load_n(&tree->state->filter_off, __ATOMIC_ACQUIRE))
+        return 0; /* a commit may have given it to the lower */
     return __atomic_load_n(&absent[hash >> 40 & 511], __ATOMIC_RELAXED) == hash;
 }
 

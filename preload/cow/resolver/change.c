@@ -409,7 +409,7 @@ static int unlink_short(const struct cow_hit *hit, long *result)
         return 0;
     const char *upper = cow_hit_path(hit, 0, buffer, sizeof buffer);
     const char *lower = cow_hit_path(hit, __builtin_ctz(lowers), other, sizeof other);
-    if (!upper || !lower || (!cow_absent_known(hit->hash) &&
+    if (!upper || !lower || (!cow_absent_known(hit->tree, hit->hash) &&
                              SYS(SYS_newfstatat, AT_FDCWD, lower, &below, AT_SYMLINK_NOFOLLOW) != -ENOENT))
         return 0;
     *result = SYS(SYS_unlinkat, AT_FDCWD, upper, 0);

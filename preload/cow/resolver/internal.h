@@ -3,6 +3,7 @@
 #define COW_INTERNAL_H
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "resolver.h"
@@ -47,6 +48,11 @@ struct cow_state {
     struct cow_time time[COW_TIMES];
     uint64_t quiet[COW_QUIET]; /* hash of a directory's view path; its lowest bit: the directory is quiet (quiet.c) */
 };
+
+/* What Python reads and writes (pytest_poorcontainer/cow/shared.py). */
+_Static_assert(sizeof(struct cow_inode) == 48 && offsetof(struct cow_state, renamed) == 28 &&
+                   offsetof(struct cow_state, inode) == 4096 + 8 * COW_FILTER_WORDS,
+               "another layout than Python's");
 
 struct cow_layer {
     const char *path;
@@ -261,9 +267,9 @@ uint32_t cow_cache_generation(const struct cow_set *set, const struct cow_tree *
 int cow_quiet_known(const struct cow_tree *tree, uint64_t hash);
 int cow_quiet_learn(const struct cow_asker *asker, const struct cow_tree *tree, uint64_t hash, const char *directory);
 
-/* Names (as hashes of view paths) that the lower is known not to have; it does not change. */
+/* Names (as hashes of view paths) that the lower is known not to have, as long as nobody commits to it. */
 void cow_absent_note(uint64_t hash);
-int cow_absent_known(uint64_t hash);
+int cow_absent_known(const struct cow_tree *tree, uint64_t hash);
 
 /* The short way: a plain path whose directory is known. */
 struct cow_hit {

@@ -49,7 +49,7 @@ static int create_short(const struct cow_hit *hit, int flags, mode_t mode, long 
         return 0;
     const char *upper = cow_hit_path(hit, 0, buffer, sizeof buffer);
     const char *lower = cow_hit_path(hit, __builtin_ctz(hit->mask & ~1u), other, sizeof other);
-    if (!upper || !lower || (!cow_absent_known(hit->hash) &&
+    if (!upper || !lower || (!cow_absent_known(hit->tree, hit->hash) &&
         SYS(SYS_newfstatat, AT_FDCWD, lower, &st, AT_SYMLINK_NOFOLLOW) != -ENOENT))
         return 0;
     cow_absent_note(hit->hash);

@@ -1,0 +1,67 @@
+"""The state that all programs of a ``preload`` tree have mapped (struct cow_state, preload/cow/resolver/internal.h)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+__all__ = ["tell"]
+
+_MAGIC = b"pccow 1\n"
+_WORD = struct.Struct("=I")
+_GENERATION, _FILTER_OFF, _RENAMED = 8, 12, 28
+_INODES = 4096 + 8 * (1 << 16)
+_INODE = struct.Struct("=IiQQQQQ")
+_COUNT = 1 << 18
+_LOWER = 3  # an inode of the lower, some names of which are gone from the view
+_CHUNK = 256  # entries
+
+
+def tell(fd: int, hidden: Callable[[], Mapping[tuple[int, int], int | None]]) -> None:
+    """Let programs forget what they know of the tree: somebody else has changed it, or its lower.
+
+    ``hidden`` returns how many names of an inode of the lower (device, number) the view does not show; None: what is
+    known of it holds. It is asked only when a program has removed one of several names of a file.
+    """
+    if os.pread(fd, len(_MAGIC), 0) != _MAGIC:
+        return  # nobody has used it yet
+    if _word(fd, _RENAMED):
+        counts = hidden()
+        for at, inode in _of_the_lower(fd):
+            count = counts.get(inode, 0)
+            if count is not None:
+                os.pwrite(fd, struct.pack("=i", -count), at + 4)
+    os.pwrite(fd, _WORD.pack(1), _FILTER_OFF)
+    os.pwrite(fd, _WORD.pack((_word(fd, _GENERATION) + 1) & 0xFFFFFFFF), _GENERATION)
+
+
+def _word(fd: int, at: int) -> int:
+    found: int = _WORD.unpack(os.pread(fd, _WORD.size, at))[0]
+    return found
+
+
+def _of_the_lower(fd: int) -> Iterator[tuple[int, tuple[int, int]]]:
+    """Yield where the entry of each inode of the lower is. Most of the table is a hole, which is passed over."""
+    end = _INODES + _COUNT * _INODE.size
+    at = _INODES
+    while at < end:
+        try:
+            data = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return  # nothing but a hole (lseek(2))
+        if data >= end:
+            return
+        at = max(at, data - (data - _INODES) % _INODE.size)
+        chunk = os.pread(fd, min(_CHUNK * _INODE.size, end - at), at)
+        for i in range(0, len(chunk) - _INODE.size + 1, _INODE.size):
+            used, _, device, number, *_ = _INODE.unpack_from(chunk, i)
+            if used == _LOWER:
+                yield at + i, (device, number)
+        at += len(chunk)
