@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cow_case import HERE, IS_ROOT, Case, config, copy, fill, manifest, run
+from cow_case import HERE, IS_ROOT, Case, compiled, config, copy, fill, manifest, run
 
 from pytest_poorcontainer import native
 
@@ -212,6 +212,33 @@ def test_a_filter_that_is_switched_off_shows_what_others_have_done(tmp_path):
     (case.upper / "a.txt").write_text("from outside")
     out = program.communicate("\n", timeout=30)[0]
     assert "from outside" in out
+
+
+LATE = """
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <string.h>
+int main(void)
+{
+    pid_t pid;
+    posix_spawn_file_actions_t fa;
+    posix_spawn_file_actions_init(&fa);
+    posix_spawn_file_actions_addclosefrom_np(&fa, 3);
+    posix_spawn_file_actions_addopen(&fa, 9, "a.txt", O_RDONLY, 0);
+    puts(strerror(posix_spawn(&pid, "/bin/true", &fa, NULL, (char *[]){ "true", NULL }, NULL)));
+}
+"""
+
+
+def test_a_spawn_that_cannot_be_served_is_refused_and_told(tmp_path):
+    """A path that is opened to a descriptor which was closed by the action before: ENOSYS, and a line in the log."""
+    (tmp_path / "late.c").write_text(LATE)
+    case = Case.of(fill(tmp_path / "t"), tmp_path / "beside")
+    done = case.run(compiled(tmp_path / "late", [tmp_path / "late.c"]))
+    assert done.stdout == "Function not implemented\n"
+    assert "addclosefrom_np" in (tmp_path / "beside/refused").read_text()
 
 
 def test_an_upper_of_another_that_is_deep_is_seen(tmp_path):

@@ -19,12 +19,14 @@ struct action {
     };
 };
 
-enum { ACTIONS = 64, HIGH = 200 };
+enum { ACTIONS_MAX = 1 << 14 /* so many descriptors fit on the stack of any thread */, HIGH = 200 };
 
 struct opened {
-    int fd[ACTIONS];
+    int *fd;  /* room for one per action */
     int count;
     int base; /* where relative paths begin: a descriptor, or AT_FDCWD */
+    int from; /* all from this one on are to be closed, once nothing more is opened by a path; -1: none are */
+    int gone; /* they are: what was kept for actions to come is as well */
 };
 
 static int check_layout(void)
@@ -58,9 +60,46 @@ static long keep(struct opened *opened, long fd)
     return high;
 }
 
+static int refuse(const char *reason)
+{
+    pl_refuse("posix_spawn", "file actions", reason, ENOSYS);
+    return ENOSYS;
+}
+
+/* Closing waits for the actions behind it that have nothing to do with what is closed: they may need what was kept. */
+static int close_from(posix_spawn_file_actions_t *out, struct opened *opened)
+{
+    const int from = opened->from;
+    opened->from = -1;
+    opened->gone |= from >= 0;
+    return from < 0 ? 0 : posix_spawn_file_actions_addclosefrom_np(out, from);
+}
+
+static int touches(const struct action *action, int from)
+{
+    switch (action->tag) {
+    case DO_DUP2:
+        return action->dup2.from >= from || action->dup2.to >= from;
+    case DO_OPEN:
+        return action->open.fd >= from;
+    case DO_FCHDIR:
+    case DO_TCSETPGRP:
+        return action->one.fd >= from;
+    default: /* what is closed twice is closed; a path of a directory is kept */
+        return 0;
+    }
+}
+
 static int add(posix_spawn_file_actions_t *out, const struct action *action, struct opened *opened)
 {
     long fd;
+    if (opened->from >= 0 && touches(action, opened->from)) {
+        const int error = close_from(out, opened);
+        if (error)
+            return error;
+    }
+    if (opened->gone && (action->tag == DO_OPEN || action->tag == DO_CHDIR))
+        return refuse("a path behind addclosefrom_np whose descriptor that would close");
     switch (action->tag) {
     case DO_CLOSE:
         return posix_spawn_file_actions_addclose(out, action->one.fd);
@@ -79,25 +118,26 @@ static int add(posix_spawn_file_actions_t *out, const struct action *action, str
         opened->base = action->one.fd;
         return posix_spawn_file_actions_addfchdir_np(out, action->one.fd);
     case DO_CLOSEFROM:
-        return opened->count ? ENOSYS : posix_spawn_file_actions_addclosefrom_np(out, action->one.fd);
+        opened->from = opened->from < 0 || action->one.fd < opened->from ? action->one.fd : opened->from;
+        return action->one.fd < 0 ? EBADF : 0;
     case DO_TCSETPGRP:
         return ((int (*)(posix_spawn_file_actions_t *, int))pl_next("posix_spawn_file_actions_addtcsetpgrp_np"))(
             out, action->one.fd);
     default:
-        return ENOSYS;
+        return refuse("an action that this library does not know");
     }
 }
 
 static int rewrite(posix_spawn_file_actions_t *out, const posix_spawn_file_actions_t *in, struct opened *opened)
 {
-    if (!check_layout() || in->__used > ACTIONS)
-        return ENOSYS;
+    if (!check_layout())
+        return refuse("this libc has them in another form than is known here");
     for (int i = 0; i < in->__used; i++) {
         int error = add(out, (const struct action *)in->__actions + i, opened);
         if (error)
             return error;
     }
-    return 0;
+    return close_from(out, opened);
 }
 
 static int spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
@@ -107,7 +147,11 @@ static int spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t 
     int error = posix_spawn_file_actions_init(&own);
     if (error)
         return error;
-    if (actions)
+    const int count = actions ? actions->__used : 0;
+    opened->fd = count <= ACTIONS_MAX ? alloca(((size_t)count + 1) * sizeof *opened->fd) : NULL;
+    if (!opened->fd)
+        error = refuse("more actions than could be kept track of");
+    else if (actions)
         error = rewrite(&own, actions, opened);
     if (!error)
         error = (int)-pl_find_program(opened->base, path, 0, program);
@@ -127,7 +171,7 @@ EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_acti
                        const posix_spawnattr_t *attributes, char *const argv[], char *const environment[])
 {
     struct program program;
-    struct opened opened = { .base = AT_FDCWD };
+    struct opened opened = { .base = AT_FDCWD, .from = -1 };
     (void)ME;
     return spawn(pid, path, actions, attributes, argv, environment, &program, &opened);
 }

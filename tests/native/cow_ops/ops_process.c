@@ -108,6 +108,37 @@ OP(spawn_chdir_action)
     waitpid(pid, NULL, 0);
     cat("dir/made");
 }
+OP(spawn_closefrom_action)
+{
+    pid_t pid;
+    posix_spawn_file_actions_t fa;
+    char *const shell[] = { "sh", "-c", "for i in 0 1 2 3 4 5 6 7 50; do [ -h /proc/$$/fd/$i ] && echo $i; done; cat f1", NULL };
+    const int left = fcntl(0, F_DUPFD, 50);
+    posix_spawn_file_actions_init(&fa);
+    R(posix_spawn_file_actions_addopen(&fa, 7, "a.txt", O_RDONLY, 0));
+    R(posix_spawn_file_actions_addclosefrom_np(&fa, 3));
+    R(posix_spawn_file_actions_addchdir_np(&fa, "dir"));
+    R(posix_spawn_file_actions_addopen(&fa, 1, "made", O_WRONLY | O_CREAT, 0644));
+    R(posix_spawn_file_actions_adddup2(&fa, 1, 2));
+    R(posix_spawn_file_actions_adddup2(&fa, 1, 5));
+    R(ended(posix_spawn(&pid, "/bin/sh", &fa, NULL, shell, environ), &pid));
+    cat("dir/made");
+    R(posix_spawn_file_actions_addclosefrom_np(&fa, 4));
+    R(ended(posix_spawn(&pid, "/bin/sh", &fa, NULL, shell, environ), &pid));
+    cat("dir/made");
+    close(left);
+}
+OP(spawn_many_actions)
+{
+    pid_t pid;
+    posix_spawn_file_actions_t fa;
+    posix_spawn_file_actions_init(&fa);
+    for (int i = 0; i < 150; i++)
+        if (posix_spawn_file_actions_addopen(&fa, i % 2, i % 2 ? "dir/f1" : "a.txt", i % 2 ? O_WRONLY | O_APPEND : O_RDONLY, 0) != 0)
+            abort();
+    R(ended(posix_spawn(&pid, "/bin/cat", &fa, NULL, (char *const[]){ "cat", NULL }, environ), &pid));
+    cat("dir/f1");
+}
 OP(system) { fflush(stdout); R(system("echo sys > a.txt")); cat("a.txt"); R(system("exit 3") >> 8); R(system(NULL)); clearenv(); R(system("echo cleared > dir/f1")); cat("dir/f1"); }
 OP(popen) { FILE *f = popen("cat > a.txt", "w"); R(fputs("piped", f)); R(pclose(f)); cat("a.txt"); f = popen("cat a.txt; exit 4", "r"); char t[64] = ""; R(fgets(t, 64, f) != NULL); puts(t); R(pclose(f) >> 8); R(popen("x", "q") != NULL); }
 static void write_in_child(void) { put(open("a.txt", O_WRONLY | O_TRUNC), "child"); R(unlink("dir/f1")); R(mkdir("cd", 0755)); }
