@@ -54,7 +54,7 @@ class Preload(Layered):
     rank = 20
     runs = "prefixed"
     index = f"{_WORK}/index"
-    _net: ClassVar[tuple[bool, str] | None] = None
+    _works: ClassVar[bool] = False
 
     def __init__(self, request: Request) -> None:
         """Write down what the tree is. Raises :class:`Unavailable` where the library or what it needs is missing."""
@@ -81,11 +81,11 @@ class Preload(Layered):
             self._write()
             owner = os.pidfd_open(os.getpid())  # a forked child of ours may keep the pipe open
             self._line = (*os.pipe(), owner)
-            works, why = self._has_net()
+            self._net, why = self._try_net()
         except BaseException:
             self.close()
             raise
-        self.trust = _NET if works else _NO_NET.format(why=why)
+        self.trust = _NET if self._net else _NO_NET.format(why=why)
 
     def _check(self, request: Request) -> None:
         """Raise :class:`Unavailable` for what the library does not do."""
@@ -129,14 +129,25 @@ class Preload(Layered):
                 file.write(b"".join(os.fsencode(record) + b"\0" for record in records))
             os.replace(part, os.path.join(self._base, name))
 
-    def _has_net(self) -> tuple[bool, str]:
-        """Return whether there is a net, and if not why; found out by the first tree of this process."""
-        if Preload._net is None:
-            argv = [self._launcher, "--net", "required", "--config", f"{self._base}/config", "--", "true"]
-            tried = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=30, check=False)
-            why = tried.stderr.decode("utf-8", "replace").strip()
-            Preload._net = tried.returncode == 0, why or f"its launcher ended with status {tried.returncode}"
-        return Preload._net
+    def _try_net(self) -> tuple[bool, str]:
+        """Return whether there is a net, and if not why.
+
+        That it works is true of the machine, and found out once; that it does not may be so for this tree alone. Below
+        another pccow's net each tree has to be taken in by that; one that is not cannot be used at all: raises
+        :class:`Unavailable`.
+        """
+        inner = shared.below_a_net()
+        if Preload._works and not inner:
+            return True, ""
+        argv = [self._launcher, "--net", "required", "--config", f"{self._base}/config", "--", "true"]
+        tried = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=30, check=False)
+        works = tried.returncode == 0
+        why = tried.stderr.decode("utf-8", "replace").strip() or f"its launcher ended with status {tried.returncode}"
+        if inner and not works:
+            remedy = "make it of a directory that has not the outer tree in it, or take backend='copy'"
+            raise missing(self.name, f"the net of the tree that this runs in does not take it: {why}", remedy)
+        Preload._works = works and not inner
+        return works, why
 
     @property
     def passed(self) -> tuple[int, ...]:
@@ -145,10 +156,9 @@ class Preload(Layered):
 
     def command(self, argv: Sequence[str | bytes]) -> list[str | bytes]:
         """Return the launcher's command line."""
-        net = self._has_net()[0]
         words: list[str | bytes] = [self._launcher, "--library", self._library]
-        words += ["--net", "required" if net else "off"]
-        words += ["--config", f"{self._base}/{'config' if net else 'config-plain'}"]
+        words += ["--net", "required" if self._net else "off"]
+        words += ["--config", f"{self._base}/{'config' if self._net else 'config-plain'}"]
         if self._line is not None:
             words += ["--lifeline", str(self._line[0]), "--owner", str(self._line[2])]
         return [*words, "--", *argv]

@@ -43,3 +43,38 @@ def test_a_test_in_a_tree_has_trees_of_its_own(tmp_path):
         assert outer.diff() == {"file": "modified"}
         assert outer.read_text("file") == "one\nouter\n"
     assert [(tmp_path / name / "file").read_text() for name in ("one", "two")] == ["one\n", "two\n"]
+
+
+ABOVE = """
+import sys
+from pytest_poorcontainer import CowTree, Unavailable
+
+place, other = sys.argv[1:]
+try:
+    CowTree(place, backend="preload")
+except Unavailable as error:
+    print("Invalid cross-device link" in str(error))
+with CowTree(place, temporary=other, tripwire=False) as tree:
+    print(tree.backend != "preload")
+with CowTree(other, backend="preload") as tree:
+    print("a net below it" in tree.trust, tree.run(["cat", "file"], capture_output=True, text=True).stdout.strip())
+"""
+
+
+def test_a_tree_that_the_net_does_not_take_in_is_refused(tmp_path):
+    """One above the outer tree: it says why, "auto" takes another backend, and the trees after it have the net."""
+    (tmp_path / "place/in").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    for directory in (tmp_path / "place/in", tmp_path / "other"):
+        (directory / "file").write_text(f"{directory.name}\n")
+    try:
+        outer = CowTree(tmp_path / "place/in", backend="preload")
+    except Unavailable as error:
+        pytest.skip(str(error))
+    with outer:
+        if "a net below it" not in outer.trust:
+            pytest.skip(outer.trust)
+        argv = [sys.executable, "-c", ABOVE, str(tmp_path / "place"), str(tmp_path / "other")]
+        done = outer.run(argv, capture_output=True, text=True)
+        assert done.stderr == ""
+        assert done.stdout.splitlines() == ["True", "True", "True other"]
