@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Impaired", "Impairments", "Splice", "parse_impairment"]
 
 BOTH = (0, 1)
+SEED = 0
 
 
 def parse_impairment(
@@ -54,8 +55,8 @@ def parse_impairment(
     return said
 
 
-def _check_seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int):
+def _check_seed(seed: int | None) -> int | None:
+    if isinstance(seed, bool) or not isinstance(seed, int | None):
         raise UsageError(f"seed is an int, not {seed!r}")
     return seed
 
@@ -77,10 +78,13 @@ class Splice(Protocol):
 
 
 class Impaired:
-    """One layer: in force until the end of its block, or until :meth:`end`. ``said`` is what it says."""
+    """One layer: in force until the end of its block, or until :meth:`end`. ``said`` is what it says.
+
+    ``seed`` is None for one that leaves it to the layer below, or to :data:`SEED` where none has any.
+    """
 
     def __init__(
-        self, owner: Impairments, said: dict[str, float | bool], seed: int, ends: Mapping[int, Flow | None]
+        self, owner: Impairments, said: dict[str, float | bool], seed: int | None, ends: Mapping[int, Flow | None]
     ) -> None:
         """Say what is to happen to packets towards these ends, to those of a flow only or to all; not in force yet."""
         self._owner = owner
@@ -125,7 +129,8 @@ class Impaired:
     def __repr__(self) -> str:
         """Say what it does."""
         said = ", ".join(f"{name}={value:g}" for name, value in self.said.items())
-        return f"<Impaired {said}, seed={self.seed}>"
+        seed = "" if self.seed is None else f", seed={self.seed}"
+        return f"<Impaired {said}{seed}>"
 
 
 class Impairments:
@@ -146,16 +151,18 @@ class Impairments:
 
     def effective(self) -> dict[int, Impairment]:
         """Return what is in force, by the end that packets travel to."""
-        return {one.towards: one.impairment for one in self._treatments(self._layers) if one.only is None}
+        return {one.towards: one.impairment for one in _possible(self._treatments(self._layers)) if one.only is None}
 
-    def add(self, said: dict[str, float | bool], seed: int, ends: Mapping[int, Flow | None]) -> Impaired:
+    def add(self, said: dict[str, float | bool], seed: int | None, ends: Mapping[int, Flow | None]) -> Impaired:
         """Put a layer over the others, towards these ends, for flows or (None) for all packets.
 
         Raises :class:`UsageError`, :class:`LabError`; then all is as it was.
         """
         layer = Impaired(self, said, _check_seed(seed), ends)
         with self._lock:
-            self._put([*self._layers, layer])
+            layers = [*self._layers, layer]
+            _check_jitter(self._treatments(layers))
+            self._put(layers)
         return layer
 
     def change(self, layer: Impaired, said: dict[str, float | bool]) -> None:
@@ -165,16 +172,18 @@ class Impairments:
                 raise PoorContainerError(f"cannot change {layer}: it has ended")
             before, layer.said = layer.said, said
             try:
+                _check_jitter(self._treatments(self._layers))
                 self._put(self._layers)
             except BaseException:
                 layer.said = before
                 raise
 
     def remove(self, layer: Impaired) -> None:
-        """Take a layer away; with the last one the carrier goes."""
+        """Take a layer away, whatever is raised; with the last one the carrier goes."""
         with self._lock:
             if layer in self._layers:
-                self._put([one for one in self._layers if one is not layer])
+                self._layers = [one for one in self._layers if one is not layer]
+                self._put(self._layers)
 
     def clear(self) -> None:
         """Take all of them away."""
@@ -204,14 +213,13 @@ class Impairments:
         return None
 
     def _put(self, layers: list[Impaired]) -> None:
-        treatments = self._treatments(layers)
         if not layers:
             self._layers = []
             self._stop()
         elif self.carrier is None:
-            self._start(treatments)
+            self._start(_possible(self._treatments(layers)))
         else:
-            self.carrier.change(treatments)
+            self.carrier.change(_possible(self._treatments(layers)))
         self._layers = layers
 
     def _start(self, treatments: Sequence[Treatment]) -> None:
@@ -247,7 +255,8 @@ class Impairments:
             whole = [None] if any(layer.ends[towards] is None for layer in concerned) else []
             for flow in (*flows, *whole):
                 some = [layer for layer in concerned if layer.ends[towards] in (None, flow)]
-                made.append(Treatment(towards, _added(some), some[-1].seed, flow))
+                seeds = [layer.seed for layer in some if layer.seed is not None]
+                made.append(Treatment(towards, _added(some), seeds[-1] if seeds else SEED, flow))
         return made
 
 
@@ -255,9 +264,21 @@ def _added(layers: Sequence[Impaired]) -> Impairment:
     said = Impairment()
     for layer in layers:
         said = replace(said, **layer.said)  # type: ignore[arg-type]
-    if said.jitter > said.delay:
-        raise UsageError(
-            f"jitter of {said.jitter:g} s is more than the delay of {said.delay:g} s: "
-            "a packet cannot arrive before it was sent; ask for a delay that is at least as long"
-        )
     return said
+
+
+def _possible(treatments: Sequence[Treatment]) -> list[Treatment]:
+    """Return them with no more jitter than delay: where the layer that said the delay has ended first."""
+    return [
+        replace(one, impairment=replace(one.impairment, jitter=min(one.impairment.jitter, one.impairment.delay)))
+        for one in treatments
+    ]
+
+
+def _check_jitter(treatments: Sequence[Treatment]) -> None:
+    for said in (treatment.impairment for treatment in treatments):
+        if said.jitter > said.delay:
+            raise UsageError(
+                f"jitter of {said.jitter:g} s is more than the delay of {said.delay:g} s: "
+                "a packet cannot arrive before it was sent; ask for a delay that is at least as long"
+            )

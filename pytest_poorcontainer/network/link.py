@@ -193,7 +193,7 @@ class Link(Way):
         reorder: float | str | None = None,
         corrupt: float | str | None = None,
         rate: float | str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         direction: Direction = None,
         precise: bool = False,
     ) -> Impaired:
