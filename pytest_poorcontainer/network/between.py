@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from pytest_poorcontainer.errors import UsageError
@@ -156,7 +157,7 @@ class Between(Way):
         reorder: float | str | None = None,
         corrupt: float | str | None = None,
         rate: float | str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         direction: Direction = None,
         precise: bool = False,
     ) -> Impairing:
@@ -227,8 +228,9 @@ class Impairing:
 
     def end(self) -> None:
         """Take it out of force. Idempotent."""
-        for layer in self.layers:
-            layer.end()
+        with contextlib.ExitStack() as stack:  # one that fails keeps no other from being undone
+            for layer in reversed(self.layers):
+                stack.callback(layer.end)
 
     heal = end
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import threading
@@ -81,9 +82,10 @@ class Timeline:
         self._thread.join(_PATIENCE)
         if self._thread.is_alive():
             raise PoorContainerError(f"a step of the {self.name} does not end")
-        while self._faults:
-            self._faults.pop().__exit__(None, None, None)
-        self._raise()
+        with contextlib.ExitStack() as stack:  # one that fails keeps no other from being undone
+            stack.callback(self._raise)
+            while self._faults:
+                stack.callback(self._faults.pop(0).__exit__, None, None, None)
 
     def _raise(self) -> None:
         error, self._error = self._error, None

@@ -12,6 +12,7 @@ from talk import told
 from pytest_poorcontainer import LabError, Network, PoorContainerError, Unavailable, UsageError, eventually, machine
 from pytest_poorcontainer.network import canary
 from pytest_poorcontainer.network.fabric import fabric_of
+from pytest_poorcontainer.network.wire import WireDied
 
 pytestmark = pytest.mark.skipif(
     not machine.fixtures_ready()["network"].works, reason=machine.fixtures_ready()["network"].reason
@@ -435,6 +436,25 @@ def test_impairments_between_two_hosts_leave_the_others_alone(network, nodes):
         assert took(nodes[0], nodes[1]) >= 0.035
     assert nodes[0].cable.medium == "veth"
     assert took(nodes[0], nodes[1]) < 0.035
+
+
+def test_a_wire_that_has_died_keeps_no_other_cable_from_being_whole(network):
+    """Two hosts with two cables between them: one wire is killed, and both are whole after the block."""
+    a, b = network.host("a"), network.host("b")
+    links = [network.link(a, b), network.link(a, b)]
+    impaired = network.between(a, b).impair(delay="1ms")
+    assert [link.medium for link in links] == ["wire", "wire"]
+    for link in links:
+        signal.pidfd_send_signal(link._impairments.carrier._pidfd, signal.SIGKILL)
+    eventually(lambda: are_dead(links), timeout=5)
+    with pytest.raises(WireDied):
+        impaired.end()
+    assert [link.state for link in links] == ["up", "up"]
+
+
+def are_dead(links):
+    """Assert that nothing passes on these links, as their wires have died."""
+    assert {link.state for link in links} == {"dead"}
 
 
 def test_impairments_of_any_cable_are_on_a_wire(network):

@@ -207,6 +207,27 @@ def test_a_step_that_fails_is_told_at_the_end(network, host):
     assert host.cable.state == "up"
 
 
+def test_a_fault_that_cannot_be_undone_keeps_no_other_from_it(network, host):
+    """The last one fails first, and the one before it is undone nevertheless; the error is raised."""
+
+    @contextlib.contextmanager
+    def stubborn():
+        yield
+        raise OSError("it stays")
+
+    def begin():
+        fault = stubborn()
+        fault.__enter__()
+        return fault
+
+    timeline = network.faults.timeline([(0, host.cable.cut), (0, begin)])
+    timeline.wait(20)
+    assert host.cable.state == "cut"
+    with pytest.raises(OSError, match="it stays"):
+        timeline.end()
+    assert host.cable.state == "up"
+
+
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
