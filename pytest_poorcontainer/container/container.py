@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pytest_poorcontainer.container.files import Files
+from pytest_poorcontainer.container.freezable import Freezable
 from pytest_poorcontainer.container.process import Process
 from pytest_poorcontainer.container.run import run
 from pytest_poorcontainer.container.settings import Settings
@@ -47,7 +48,7 @@ _first_service = threading.Lock()
 _first_wall_clock = threading.Lock()
 
 
-class Container(Files):
+class Container(Files, Freezable):
     """A container; close it, use it as a context manager, or drop it: it ends with all that runs in it.
 
     ``name`` is its host name. Commands see the machine's ``/`` read-only, with /etc, /var, /srv, /opt and the homes
@@ -58,7 +59,6 @@ class Container(Files):
     _handle: Handle
     _services: Services | None = None
     _mounts: Mounts | None = None
-    _frozen: Frozen | None = None
     _wall_clock: WallClock | None = None
 
     def __init__(
@@ -348,19 +348,12 @@ class Container(Files):
         """Stop everything that runs in it (SIGSTOP), as a machine that hangs; return what lets it go on.
 
         Its network stack still answers: connections are accepted by the kernel, and say nothing. Undone by
-        :meth:`thaw`, or by the end of the block as a context manager. Idempotent.
+        :meth:`thaw`, or by the end of the block as a context manager; what was frozen twice goes on after the second.
         """
-        from pytest_poorcontainer.container.freezing import everything_below, freeze  # noqa: PLC0415 - few tests need it
+        from pytest_poorcontainer.container.freezing import everything_below  # noqa: PLC0415 - few tests need it
 
-        if self._frozen is None or not self._frozen.active:
-            init = self._living("freeze")
-            self._frozen = freeze(self.name, lambda: everything_below(init))
-        return self._frozen
-
-    def thaw(self) -> None:
-        """Let everything go on that :meth:`freeze` has stopped. Idempotent."""
-        if self._frozen is not None:
-            self._frozen.thaw()
+        init = self._living("freeze")
+        return self._freeze(self.name, lambda: everything_below(init))
 
     def kill(self) -> int:
         """Kill everything that runs in it, services too (SIGKILL); return how many processes. It can be used again."""

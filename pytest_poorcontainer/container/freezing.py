@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import signal
+import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from pytest_poorcontainer.container.service_tree import children_of, descendants, state_of
@@ -28,16 +31,48 @@ _PATIENCE = 5.0  # seconds; who is in the kernel stops or dies when it comes out
 _PAUSE = 0.001
 
 
+class _Stopped:
+    """A process that we have stopped, and how many freezes want it to stand still."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises ProcessLookupError."""
+        self.freezes = 0
+        self._fd = -1
+        self._fd = os.pidfd_open(pid)
+        forks.guard(self._fd)
+
+    def ended(self) -> bool:
+        """Whether it is dead, so that its number may be another's."""
+        waiting = select.poll()
+        waiting.register(self._fd, select.POLLIN)
+        return bool(waiting.poll(0))
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it is there."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._fd, number)
+
+    def __del__(self) -> None:
+        """Close the descriptor; who forgets all its freezes leaves the process as it is."""
+        if self._fd >= 0:
+            forks.expose(self._fd)
+            os.close(self._fd)
+
+
+_all: weakref.WeakValueDictionary[int, _Stopped] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
 class Frozen:
     """Processes that were stopped (SIGSTOP): they answer nothing, keep their sockets, and time goes on.
 
-    :meth:`thaw`, or the end of the block, lets go on those that ran before, and no others.
+    :meth:`thaw`, or the end of the block, lets go on those that ran before and that no other freeze has stopped too.
     """
 
     def __init__(self, what: str) -> None:
         """Begin with none."""
         self.what = what
-        self._stopped: dict[int, int] = {}
+        self._stopped: dict[int, _Stopped] = {}
 
     @property
     def active(self) -> bool:
@@ -49,11 +84,13 @@ class Frozen:
         deadline = time.monotonic() + _PATIENCE
         try:
             while True:
-                running = [pid for pid in pids() if state_of(pid) not in (*_STOPPED, *_DEAD)]
+                states = {pid: state_of(pid) for pid in pids()}
+                running = [pid for pid, state in states.items() if state not in (*_STOPPED, *_DEAD)]
+                for pid, state in states.items():
+                    if pid in running or (state in _STOPPED and pid in _all):
+                        self._stop(pid)
                 if not running:
                     return
-                for pid in running:
-                    self._stop(pid)
                 _check_time(deadline, "freeze", self.what, "its processes do not stop: are they traced?")
                 time.sleep(_PAUSE)
         except BaseException:
@@ -61,27 +98,30 @@ class Frozen:
             raise
 
     def _stop(self, pid: int) -> None:
-        if pid not in self._stopped:
-            with contextlib.suppress(ProcessLookupError):
-                self._stopped[pid] = os.pidfd_open(pid)
-                forks.guard(self._stopped[pid])
-        fd = self._stopped.get(pid)
-        if fd is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(fd, signal.SIGSTOP)
+        with _lock:
+            process = _all.get(pid)
+            if process is None or process.ended():
+                try:
+                    process = _all[pid] = _Stopped(pid)
+                except ProcessLookupError:
+                    return
+            if self._stopped.get(pid) is not process:
+                process.freezes += 1
+                self._stopped[pid] = process
+            process.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let them go on. Idempotent."""
         if not self._stopped:
             return
-        while self._stopped:
-            _, fd = self._stopped.popitem()
-            try:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(fd, signal.SIGCONT)
-            finally:
-                forks.expose(fd)
-                os.close(fd)
+        with _lock:
+            while self._stopped:
+                pid, process = self._stopped.popitem()
+                process.freezes -= 1
+                if not process.freezes:
+                    if _all.get(pid) is process:
+                        del _all[pid]  # who is stopped by another after this is not ours to wake
+                    process.signal(signal.SIGCONT)
         note(f"{self.what}: thawed")
 
     end = heal = thaw
@@ -93,12 +133,6 @@ class Frozen:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.thaw()
-
-    def __del__(self) -> None:
-        """Close the descriptors; whoever forgets it leaves the processes as they are."""
-        for fd in getattr(self, "_stopped", {}).values():
-            forks.expose(fd)
-            os.close(fd)
 
 
 def _check_time(deadline: float, operation: str, what: str, why: str) -> None:

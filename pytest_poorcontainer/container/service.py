@@ -11,7 +11,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.container import log_live
-from pytest_poorcontainer.container.freezing import Frozen, freeze, kill
+from pytest_poorcontainer.container.freezable import Freezable
+from pytest_poorcontainer.container.freezing import Frozen, kill
 from pytest_poorcontainer.container.log import KEPT, Log, LogText
 from pytest_poorcontainer.container.log_file import watching
 from pytest_poorcontainer.container.log_search import QUIET, Search, compiled
@@ -40,7 +41,7 @@ _STEP = 0.05
 _SHOWN = 20  # lines of the log in an error
 
 
-class Service:
+class Service(Freezable):
     """A long-running command of a container; ``Container.start`` makes it.
 
     ``name`` and ``host_name`` say what it is called and where it runs, ``argv`` what was asked for; ``process`` is the
@@ -439,8 +440,8 @@ class Service:
         return "stopped"
 
     def freeze(self) -> Frozen:
-        """Stop all its processes (SIGSTOP); :meth:`Frozen.thaw`, or the end of the block, lets them go on."""
-        return freeze(f"{self.host_name}: {self.name}", lambda: self.pids)
+        """Stop all its processes (SIGSTOP); :meth:`thaw`, or the end of the block, lets them go on."""
+        return self._freeze(f"{self.host_name}: {self.name}", lambda: self.pids)
 
     def kill(self) -> int:
         """Kill all its processes (SIGKILL), as a crash does; return how many. :meth:`restart` starts it again."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.network.link import Direction, Link, Until
     from pytest_poorcontainer.network.medium import Counts
 
-__all__ = ["Between", "Impairing", "addresses_of", "end_of", "separating"]
+__all__ = ["Between", "BetweenCut", "Impairing", "addresses_of", "end_of", "separating"]
 
 
 def end_of(link: Link, host: Host) -> int:
@@ -79,6 +79,7 @@ class Between(Way):
             raise UsageError(f"between() takes two hosts, not {a.name} twice")
         self.hosts = (a, b)
         self._cut: dict[int, Fault] = {}
+        self._cuts: tuple[list[BetweenCut], list[BetweenCut]] = ([], [])
 
     def __str__(self) -> str:
         """Name the two hosts."""
@@ -112,20 +113,34 @@ class Between(Way):
             found += arriving(b, known[sender], known[1 - sender])
         return found
 
-    def cut(self, *, direction: Direction = None) -> Self:
-        """Let nothing pass between the two any more; no carrier is lost. Idempotent; undone by :meth:`heal`."""
+    def cut(self, *, direction: Direction = None) -> BetweenCut:
+        """Let nothing pass between the two any more; no carrier is lost.
+
+        Undone by :meth:`heal`, or by the end of its block, unless another cut still wants it.
+        """
+        cut = BetweenCut(self)
         for sender in self._senders(direction):
             if sender not in self._cut or not self._cut[sender].active:
                 name = self.hosts[sender].name
                 self._cut[sender] = put_rules(f"{self}: what {name} sends is lost", self.places(name))
-        return self
+            self._cuts[sender].append(cut)
+        return cut
 
     def heal(self, *, direction: Direction = None) -> None:
         """Let everything pass again. Idempotent."""
         for sender in self._senders(direction):
+            self._cuts[sender].clear()
             fault = self._cut.pop(sender, None)
             if fault is not None:
                 fault.end()
+
+    def release(self, cut: BetweenCut) -> None:
+        """End one cut; what no other wants passes again."""
+        for sender, cuts in enumerate(self._cuts):
+            if cut in cuts:
+                cuts.remove(cut)
+                if not cuts:
+                    self.heal(direction=self.hosts[sender])
 
     @property
     def link(self) -> Link:
@@ -199,13 +214,21 @@ class Between(Way):
         note(made.what)
         return made
 
-    def __enter__(self) -> Self:
-        return self
+
+class BetweenCut:
+    """A cut between two hosts, in force until its block ends, or until the end of all, :meth:`Between.heal`."""
+
+    def __init__(self, between: Between) -> None:
+        """Be one of several, maybe."""
+        self._between = between
+
+    def __enter__(self) -> Between:
+        return self._between
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.heal()
+        self._between.release(self)
 
 
 class Impairing:

@@ -35,12 +35,16 @@ BOTH = (0, 1)
 
 
 class Until:
-    """A fault that is in force, and that ends with the block if it is used as a context manager."""
+    """A cut, or an unplugged cable, that ends with the block if it is used as a context manager.
 
-    def __init__(self, link: Link, undo: Callable[[], None]) -> None:
-        """Remember how it is undone."""
+    Where there are several, nothing passes until the last has ended; ``heal()`` and ``plug()`` end all of them.
+    """
+
+    def __init__(self, link: Link, undo: Callable[[Until], None], match: Match | None = None) -> None:
+        """Remember what of the frames it concerns, and how it is undone."""
         self._link = link
         self._undo = undo
+        self.match = match
 
     def __enter__(self) -> Link:
         return self._link
@@ -49,7 +53,7 @@ class Until:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._link.closed:
-            self._undo()
+            self._undo(self)
 
 
 class Rule:
@@ -81,7 +85,8 @@ class Link(Way):
         self._impairments: Impairments | None = None
         self._silent: list[Rule | None] = [None, None]
         self._rules: tuple[list[Rule], list[Rule]] = ([], [])
-        self._unplugged = False
+        self._cuts: tuple[list[Until], list[Until]] = ([], [])
+        self._unplugs: list[Until] = []
 
     @property
     def cable(self) -> Cable:
@@ -95,7 +100,7 @@ class Link(Way):
         """What it looks like: "up", "cut" (one way too), "unplugged" (cut or not), "dead": its wire has died."""
         if self._impairments is not None and self._impairments.dead:
             return "dead"
-        return "unplugged" if self._unplugged else "cut" if any(self._silent) else "up"
+        return "unplugged" if self._unplugs else "cut" if any(self._silent) else "up"
 
     @property
     def medium(self) -> str:
@@ -123,60 +128,86 @@ class Link(Way):
         """Let nothing pass any more, either way: connections hang until their timeouts, as on a dead switch.
 
         With ``direction``, the host (or its name) at one end, the IP packets that it sends are lost, and the other way
-        is open: so ARP and neighbour discovery pass. The carrier stays. Idempotent; undone by :meth:`heal`, or by the
-        end of the block as a context manager.
+        is open: so ARP and neighbour discovery pass. The carrier stays. Undone by :meth:`heal`, or by the end of the
+        block as a context manager, but for what another cut, around it or in another thread, still wants.
         """
         ways = directions(self, direction)
         with fabric_of(self.lab).lock:
             self._usable("cut")
-            match = EVERYTHING if direction is None else Match()
-            fresh = {towards: Rule(self, towards, match) for towards in ways if not self._is_silent(towards, match)}
-            old = [rule for towards in fresh if (rule := self._silent[towards]) is not None]
-            place_rules(add=list(fresh.values()), lift=old)
-            for towards, rule in fresh.items():
-                self._silent[towards] = rule
+            cut = Until(self, self._uncut, EVERYTHING if direction is None else Match())
+            self._silence({towards: [*self._cuts[towards], cut] for towards in ways})
         note(f"{self}: cut{_from(direction)}")
-        return Until(self, lambda: self.heal(direction=direction))
+        return cut
 
-    def _is_silent(self, towards: int, match: Match | None) -> bool:
-        """Whether as much as that is cut already."""
-        rule = self._silent[towards]
-        return rule is not None and (rule.match is EVERYTHING or match is not EVERYTHING)
+    def _silence(self, wanted: dict[int, list[Until]]) -> list[int]:
+        """Let these cuts be in force, towards these ends; return towards which ends frames pass again."""
+        add, lift, opened = [], [], []
+        now = {}
+        for towards, cuts in wanted.items():
+            old = self._silent[towards]
+            whole = any(cut.match is EVERYTHING for cut in cuts)
+            if cuts and old is not None and (old.match is EVERYTHING) == whole:
+                continue
+            now[towards] = Rule(self, towards, EVERYTHING if whole else Match()) if cuts else None
+            add += [rule for rule in (now[towards],) if rule is not None]
+            lift += [old] if old is not None else []
+            opened += [towards] if old is not None and not cuts else []
+        place_rules(add=add, lift=lift)
+        for towards, rule in now.items():
+            self._silent[towards] = rule
+        for towards, cuts in wanted.items():
+            self._cuts[towards][:] = cuts
+        return opened
 
     def heal(self, *, direction: Direction = None) -> None:
         """Let everything pass again. Idempotent. What was lost meanwhile comes again when its sender repeats it."""
         with fabric_of(self.lab).lock:
             self._usable("heal")
-            ways = [towards for towards in directions(self, direction) if self._silent[towards] is not None]
-            place_rules(lift=[rule for towards in ways if (rule := self._silent[towards]) is not None])
-            for towards in ways:
-                self._silent[towards] = None
-        if ways:
+            opened = self._silence({towards: [] for towards in directions(self, direction)})
+        self._healed(opened)
+
+    def _uncut(self, cut: Until) -> None:
+        with fabric_of(self.lab).lock:
+            self._usable("heal")
+            concerned = [towards for towards in BOTH if cut in self._cuts[towards]]
+            opened = self._silence({way: [one for one in self._cuts[way] if one is not cut] for way in concerned})
+        self._healed(opened)
+
+    def _healed(self, opened: Sequence[int]) -> None:
+        if opened:
             greet(self.cable)
-            note(f"{self}: heal{_from(direction)}")
+            note(f"{self}: heal{_from(self.names[1 - opened[0]] if len(opened) == 1 else None)}")
 
     def unplug(self) -> Until:
         """Take the carrier away at both ends: the interfaces stay up (IFF_UP) and lose IFF_RUNNING and LOWER_UP.
 
-        It is what routing and VRRP daemons see when somebody pulls the cable. Idempotent; undone by :meth:`plug`, or
-        by the end of the block as a context manager.
+        It is what routing and VRRP daemons see when somebody pulls the cable. Undone by :meth:`plug`, or by the end of
+        the block as a context manager, unless it is unplugged by another one too.
         """
         with fabric_of(self.lab).lock:
             self._usable("unplug")
             if self._splice is not None and self._impairments is not None and self._impairments.carrier is not None:
                 self._splice.pause(self._impairments.carrier)
             self._set_carrier(up=False)
-            self._unplugged = True
+            unplugged = Until(self, self._replug)
+            self._unplugs.append(unplugged)
             await_ports(self.cable, up=False)
             note(f"{self}: unplug")
-        return Until(self, self.plug)
+        return unplugged
+
+    def _replug(self, unplugged: Until) -> None:
+        with fabric_of(self.lab).lock:
+            if self._unplugs != [unplugged]:
+                self._unplugs = [one for one in self._unplugs if one is not unplugged]
+                return
+        self.plug()
 
     def plug(self) -> None:
         """Plug it in again, and return when both ends can be used. Idempotent."""
         with fabric_of(self.lab).lock:
             self._usable("plug")
             self._set_carrier(up=True)
-            self._unplugged = False
+            self._unplugs = []
             await_ports(self.cable, up=True)
             if self._splice is not None and self._impairments is not None and self._impairments.carrier is not None:
                 self._splice.resume(self._impairments.carrier)

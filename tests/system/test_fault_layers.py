@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+from pathlib import Path
 
 import pytest
 from wiring import datagrams
@@ -22,7 +23,7 @@ def pair():
 
 
 def test_a_layer_without_a_seed_keeps_that_of_the_one_around_it(pair):
-    """The same datagrams are lost, whatever else the inner one says; one with a seed of its own decides for its time."""
+    """The same datagrams are lost, whatever else the inner one says, unless it has a seed of its own."""
     met = []
     for inner in ({}, {"delay": "1ms"}, {"delay": "1ms", "seed": 8}):
         with pair.link.impair(loss="50%", seed=7), contextlib.ExitStack() as stack:
@@ -59,3 +60,100 @@ def test_a_dead_link_with_several_layers_is_whole_after_the_last(pair):
 def is_dead(link):
     """Assert that the wire of a link has died."""
     assert link.state == "dead"
+
+
+def test_a_cut_inside_of_a_cut_leaves_the_link_cut(pair):
+    """Each until its own end, whole cuts and one-way cuts, in any order; heal() ends all of them."""
+    link = pair.link
+    with link.cut():
+        with link.cut(), link.cut(direction="a"):
+            pass
+        assert link.state == "cut"
+        assert datagrams(pair.a, pair.b, 3) == []
+    assert link.state == "up"
+    with link.cut(direction="a"):
+        with link.cut():
+            assert datagrams(pair.b, pair.a, 3) == []
+        assert datagrams(pair.a, pair.b, 3) == []
+        assert len(datagrams(pair.b, pair.a, 3)) == 3
+    first, second = link.cut(), link.cut(direction="b")
+    with first:
+        pass
+    assert len(datagrams(pair.a, pair.b, 3)) == 3
+    assert datagrams(pair.b, pair.a, 3) == []
+    link.heal()
+    assert link.state == "up"
+    with second:
+        pass
+    with link.cut():
+        with link.cut():
+            link.heal()
+        assert len(datagrams(pair.a, pair.b, 3)) == 3
+
+
+def test_a_cable_is_plugged_in_when_the_last_wants_it(pair):
+    """Unplugged by two it stays without a carrier until both are over, or until plug()."""
+    link = pair.link
+    with link.unplug():
+        with link.unplug():
+            pass
+        assert link.state == "unplugged"
+        assert datagrams(pair.a, pair.b, 3) == []
+    assert len(datagrams(pair.a, pair.b, 3)) == 3
+    with link.unplug():
+        with link.unplug():
+            link.plug()
+        assert link.state == "up"
+
+
+def test_a_cut_between_two_hosts_is_over_with_the_last(pair):
+    """As on a link."""
+    with Network() as network:
+        a, b = network.lan(2)
+        between = network.between(a, b)
+        with between.cut():
+            with between.cut(), between.cut(direction=a):
+                pass
+            assert datagrams(a, b, 3) == datagrams(b, a, 3) == []
+        assert len(datagrams(a, b, 3)) == 3
+        with between.cut(direction=a):
+            with between.cut():
+                pass
+            assert datagrams(a, b, 3) == []
+            assert len(datagrams(b, a, 3)) == 3
+        assert len(datagrams(a, b, 3)) == 3
+
+
+def state(pid):
+    """Return the state of a process as a letter."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_what_is_frozen_twice_goes_on_after_the_second(pair):
+    """A host in itself, and with a service of it, in both orders; what one thaws is what it froze itself."""
+    service, sleeper = pair.a.start(["sleep", "1000"]), pair.a.popen(["sleep", "1000"])
+    both = (service.pid, sleeper.pid)
+    with pair.a.freeze():
+        with pair.a.freeze():
+            pass
+        assert [state(pid) for pid in both] == ["T", "T"]
+    assert "T" not in [state(pid) for pid in both]
+    for one, other in ((pair.a, service), (service, pair.a)):
+        one.freeze()
+        other.freeze()
+        one.thaw()
+        assert state(service.pid) == "T"
+        other.thaw()
+        assert "T" not in [state(pid) for pid in both]
+    sleeper.kill()
+    sleeper.wait()
+
+
+def test_a_service_is_thawed_by_a_step_of_a_timeline(pair):
+    """As it is frozen by one; twice thawed is thawed."""
+    service = pair.a.start(["sleep", "1000"])
+    with Network() as network, network.faults.timeline([(0, service.freeze), (0.01, service.thaw)]) as timeline:
+        timeline.wait(20)
+        assert [what for _, what in timeline.done] == [f"{service}: freeze", f"{service}: thaw"]
+        assert state(service.pid) != "T"
+        service.thaw()
