@@ -257,6 +257,19 @@ class Link(Way):
             note(f"{self}: {layer!r}")
             return layer
 
+    def reset(self) -> int:
+        """End the TCP connections of the hosts at its ends; return how many.
+
+        Raises :class:`UsageError` where there is none but routers and switches: they know of no connection.
+        """
+        self._usable("reset the connections of")
+        if all(port is None or port.node.forwards for port in self.cable.ports):
+            raise UsageError(
+                f"cannot tell which connections go by {self}: there are only routers and switches at its ends, and no "
+                "host; name two hosts that are connected, network.between(a, b).reset()"
+            )
+        return super().reset()
+
     def _set_carrier(self, *, up: bool) -> None:
         fabric = fabric_of(self.lab)
         plugs = self._plugs()

@@ -161,7 +161,10 @@ class Way(abc.ABC):
         """
         from pytest_poorcontainer.network.resetting import reset  # noqa: PLC0415 - few tests need it
 
-        ended = reset(self.places())
+        places = self.places()
+        for link in dict.fromkeys(place.link for place in places):
+            link.check("reset the connections of")
+        ended = reset(places)
         note(f"{self}: {ended} connections reset")
         return ended
 

@@ -314,6 +314,25 @@ def test_connections_are_reset_and_new_ones_come_about(network, nodes):
         assert hears(nodes[0], nodes[1], 81)
 
 
+def test_connections_that_pass_a_cable_are_reset_at_a_host_only(network):
+    """A cable at a host knows them, one between routers or switches does not, and says so; a closed one is an error."""
+    client, first, second, server = network.chain(2)
+    trunk = network.link(network.switch("s1"), network.switch("s2"))
+    with server.listen((server.ip, 81)) as listening:
+        for way in (client.cable, server.cable, network.between(client, server)):
+            with client.connect((server.ip, 81)) as sock, listening.accept()[0]:
+                assert way.reset() == 1
+                with pytest.raises(ConnectionError):
+                    sock.recv(1)
+        for link in (network.between(first, second).link, trunk):
+            with pytest.raises(UsageError, match=r"only routers and switches at its ends.*between\(a, b\).reset\(\)"):
+                link.reset()
+    network.close()
+    for way in (client.cable, network.between(client, server)):
+        with pytest.raises(PoorContainerError, match=r"cannot reset the connections of .* closed"):
+            way.reset()
+
+
 def test_a_narrow_way_lets_small_packets_pass_only(network):
     """Small datagrams arrive, large ones and full segments vanish; afterwards a transfer goes on where it hung."""
     chain = network.chain(2)
