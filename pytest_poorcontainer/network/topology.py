@@ -202,19 +202,31 @@ class Topology:
         if isinstance(a, Switch) and isinstance(b, Switch):
             return self._join_switches(a, b, size)
         switch = a if isinstance(a, Switch) else b if isinstance(b, Switch) else None
+        before = list(self.segments)
         if switch is None:
             segment = self._segment(size, subnet, subnet6)
             segment.direct = True
         else:
             segment = self.subnet_of(switch, vlan, subnet, subnet6)
         cable = Cable(self._number(), (a, b), (None, None), vlan, size)
-        ports = [
-            None if isinstance(end, Switch) else self._port(end, segment, cable, place, wanted.get(end.name, ()))
-            for place, end in enumerate((a, b))
-        ]
-        cable.ports = (ports[0], ports[1])
+        ports: list[Port | None] = [None, None]
         self.cables.append(cable)
+        try:
+            for place, end in enumerate((a, b)):
+                if not isinstance(end, Switch):
+                    ports[place] = self._port(end, segment, cable, place, wanted.get(end.name, ()))
+                    cable.ports = (ports[0], ports[1])
+        except BaseException:
+            self.forget([], [], [cable])
+            if segment not in before:
+                self._forget_segment(segment)
+            raise
         return cable
+
+    def _forget_segment(self, segment: Segment) -> None:
+        self.segments = [one for one in self.segments if one is not segment]
+        for switch in self.switches.values():
+            switch.segments = {vlan: one for vlan, one in switch.segments.items() if one is not segment}
 
     @staticmethod
     def _port(node: Node, segment: Segment, cable: Cable, end: int, wanted: Sequence[str]) -> Port:
@@ -289,5 +301,8 @@ def _wanted(a: Node | Switch, b: Node | Switch, given: Mapping[str, Sequence[str
         name: Any = getattr(key, "name", key)
         if name not in {end.name for end in (a, b) if isinstance(end, Node)}:
             raise UsageError(f"addresses= names {name!r}, which is no host at an end of this cable")
-        wanted[name] = (value,) if isinstance(value, str) else tuple(value)
+        several = (value,) if isinstance(value, str) else value
+        if not isinstance(several, (tuple, list)):
+            raise UsageError(f"addresses= has an address or a list of them for {name}, not {value!r}")
+        wanted[name] = tuple(several)
     return wanted

@@ -141,6 +141,11 @@ def mistakes():
     yield "an address twice", lambda t: with_addresses(t, "192.0.2.1", "192.0.2.1"), "d cannot have .* c has it"
     yield "an address elsewhere", lambda t: with_addresses(t, "10.9.9.9", "192.0.2.1"), "it is not in 192.0.2.0/29"
     yield "no address", lambda t: with_addresses(t, "300.1.1.1", "192.0.2.1"), "'300.1.1.1' is no IP address"
+    yield (
+        "addresses that are none",
+        lambda t: with_addresses(t, 5, "192.0.2.1"),
+        "an address or a list of them for c, not 5",
+    )
     yield "addresses of others", lambda t: with_addresses(t, a="192.0.2.1"), "names 'a', which is no host at an end"
     yield "no subnet", lambda t: t.join(t.nodes["a"], t.nodes["b"], subnet="x"), "'x' is no IPv4 subnet"
     yield "an overlap", lambda t: t.join(t.nodes["a"], t.nodes["b"], subnet="10.0.0.0/8"), "overlap: 10.0.0.0/8 and"
@@ -178,3 +183,22 @@ def test_what_could_not_be_built_is_forgotten(topology):
     assert a.ports == []
     topology.join(a, topology.add_node("b"), subnet="192.0.2.0/24")
     assert a.all()[0] == "192.0.2.1"
+
+
+def test_a_cable_whose_second_address_is_refused_leaves_no_port(topology):
+    """Neither end has an interface of it, and its addresses and its subnet are free again."""
+    a, b = topology.add_node("a"), topology.add_node("b")
+    with pytest.raises(UsageError, match="b cannot have"):
+        topology.join(a, b, subnet="192.0.2.0/24", addresses={"a": "192.0.2.7", "b": "192.0.2.7"})
+    assert a.ports == b.ports == topology.cables == topology.segments == []
+    cable = topology.join(a, b, subnet="192.0.2.0/24", addresses={"a": "192.0.2.7"})
+    assert [port.name for port in cable.ports] == ["eth0", "eth0"]
+
+
+def test_a_host_whose_address_is_refused_gives_its_switch_no_subnet(topology):
+    """The next one may say which."""
+    switch, host = topology.add_switch("s"), topology.add_node("a")
+    with pytest.raises(UsageError, match="a cannot have"):
+        topology.join(host, switch, subnet="192.0.2.0/24", addresses={"a": "10.9.9.9"})
+    topology.join(host, switch, subnet="198.51.100.0/24")
+    assert host.all()[0] == "198.51.100.1"
