@@ -26,8 +26,7 @@ def load(network: Network, found: Description) -> None:
     for name, table in found.routers.items():
         router = network.find(name)
         assert isinstance(router, Router)  # noqa: S101 - planned as one
-        with found.at("routers", name):
-            _translate(network, router, table)
+        _translate(network, found, router, table)
     for number, cable, said in impaired:
         with found.at("links", number, "impair"):
             _impair(network, plan, cable, said)
@@ -79,18 +78,20 @@ def _plan_host(network: Network, plan: Plan, name: str, table: dict[str, Any], *
         plan.cables.append(topology.join(topology.nodes[name], topology.switches[table["switch"]]))
 
 
-def _translate(network: Network, router: Router, table: dict[str, Any]) -> None:
+def _translate(network: Network, found: Description, router: Router, table: dict[str, Any]) -> None:
     outside = table.get("masquerade")
     out = None
-    if isinstance(outside, str):
-        ends = network.topology.switches.get(outside)
-        out = ends if ends is not None else network.between(router, outside).link
-    if outside:
-        router.masquerade(out)
-    for one in table.get("forward", ()):
-        router.forward_port(
-            one["port"], network.find(one["to"]), one.get("to_port"), protocol=one.get("protocol", "tcp"), out=out
-        )
+    with found.at("routers", router.name, "masquerade"):
+        if isinstance(outside, str):
+            ends = network.topology.switches.get(outside)
+            out = ends if ends is not None else network.between(router, outside).link
+        if outside:
+            router.masquerade(out)
+    for number, one in enumerate(table.get("forward", ())):
+        with found.at("routers", router.name, "forward", number):
+            router.forward_port(
+                one["port"], network.find(one["to"]), one.get("to_port"), protocol=one.get("protocol", "tcp"), out=out
+            )
 
 
 def _impair(network: Network, plan: Plan, cable: int, said: dict[str, Any]) -> None:

@@ -92,7 +92,12 @@ def read(path: str | os.PathLike[str]) -> Description:
     Raises :class:`TopologyError` with file and line; OSError when it cannot be read.
     """
     place = Path(path)
-    text = place.read_text(encoding="utf-8")
+    data = place.read_bytes()
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TopologyError(f"{place}:{line}: this is no TOML: it is not UTF-8 ({error.reason})") from None
     document = _parsed(place, text)
     found = Description(place, {}, {}, {}, [], routes=True, lines=lines_of_keys(text))
     _check_table(found, (), document, "")
@@ -137,6 +142,8 @@ def _check_table(found: Description, path: KeyPath, table: object, kind: str) ->
         fits = object in wanted or (isinstance(value, wanted) and not (isinstance(value, bool) and bool not in wanted))
         if not fits:
             raise found.error((*path, key), f"expected {' or '.join(_NAMES[one] for one in wanted)}, not {value!r}")
+    if kind == "start" and "argv" not in table:
+        raise found.error(path, "expected argv, such as { argv = ['my-server'], ready = 80 }")
     for key in ("forward", "start"):
         for number, one in enumerate(table.get(key, ()) if key in known else ()):
             _check_table(found, (*path, key, number), one, key)
@@ -157,7 +164,12 @@ def _check_names(found: Description) -> None:
             raise found.error(("hosts", name, "switch"), message)
     for number, table in enumerate(found.links):
         _check_ends(found, ends, number, table.get("ends"))
+        _check_addresses(found, number, table)
     for name, table in found.routers.items():
+        outside = table.get("masquerade")
+        if isinstance(outside, str) and outside not in ends:
+            message = f"there is no host, router or switch {outside!r}{_nearest(outside, ends)}"
+            raise found.error(("routers", name, "masquerade"), message)
         for number, one in enumerate(table.get("forward", ())):
             _check_forward(found, ends, ("routers", name, "forward", number), one)
 
@@ -177,6 +189,15 @@ def _check_ends(found: Description, ends: dict[str, KeyPath], number: int, two: 
     for end in two:
         if end not in ends:
             raise found.error(path, f"there is no host, router or switch {end!r}{_nearest(end, ends)}")
+
+
+def _check_addresses(found: Description, number: int, table: dict[str, Any]) -> None:
+    for name, given in table.get("addresses", {}).items():
+        path = ("links", number, "addresses", name)
+        if name not in table["ends"]:
+            raise found.error(path, f"{name!r} is at no end of this link{_nearest(name, table['ends'])}")
+        if not isinstance(given, str) and not (isinstance(given, list) and all(isinstance(one, str) for one in given)):
+            raise found.error(path, f"expected an address or a list of them, such as '192.0.2.7', not {given!r}")
 
 
 def _check_forward(found: Description, ends: dict[str, KeyPath], path: KeyPath, one: dict[str, Any]) -> None:

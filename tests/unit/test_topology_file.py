@@ -44,6 +44,13 @@ def test_an_empty_file_is_no_topology(tmp_path):
         read(tmp_path / "empty.toml")
 
 
+def test_a_file_that_is_no_text_is_named_with_its_line(tmp_path):
+    """As an editor that writes Latin-1 leaves it."""
+    (tmp_path / "latin.toml").write_bytes("[hosts.a]\n# für\n".encode("latin-1"))
+    with pytest.raises(TopologyError, match=r"latin.toml:2: this is no TOML: it is not UTF-8 \(invalid start byte\)"):
+        read(tmp_path / "latin.toml")
+
+
 def test_lines_of_keys_are_found_however_they_are_written():
     """Quoted and dotted keys, nested tables, comments, and elements of arrays of tables by their number."""
     text = '# a comment\n["a b".c] # x\nd.e = 1\n[[l]]\n[[l]]\n"k" = [\n 1]\n[l.sub]\nz = 1\n'
