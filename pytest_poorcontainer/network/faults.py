@@ -167,6 +167,9 @@ class Faults:
             raise UsageError(f"kinds= names what a nemesis does, of {', '.join(NEMESES)}, not {unknown or kinds!r}")
         if len(everybody) < 2:  # noqa: PLR2004 - nobody to be parted from
             raise UsageError(f"a nemesis needs at least two hosts, and there are {len(everybody)}")
+        for kind in kinds:
+            if len(everybody) < _LEAST.get(kind, 0):
+                raise UsageError(f"{kind!r} needs at least {_LEAST[kind]} hosts, and there are {len(everybody)}")
         for name, pair in (("every", every), ("last", last)):
             if len(pair) != 2 or not 0 <= pair[0] <= pair[1]:  # noqa: PLR2004
                 raise UsageError(f"{name}= is the shortest and the longest time in seconds, not {pair!r}")
@@ -202,8 +205,9 @@ class Nemesis:
         self._kinds = kinds
         self._every, self._last = every, last
         self.log: list[str] = []
-        print(f"nemesis: seed={self.seed} among {', '.join(host.name for host in hosts)}")  # noqa: T201 - replays it
-        note(f"nemesis: seed={self.seed}")
+        said = f"nemesis: seed={self.seed} among {', '.join(host.name for host in hosts)}"
+        print(said)  # noqa: T201 - replays it
+        note(said)  # the hosts too, or it is in no report
         self._timeline = faults._started(Timeline(self._steps(), "nemesis"))  # noqa: SLF001 - ours
 
     def _drawn(self) -> Iterator[tuple[float, float, str, list[Host]]]:
@@ -231,7 +235,7 @@ class Nemesis:
             fault: list[Any] = []
 
             def start(kind: str = kind, order: list[Host] = order, fault: list[Any] = fault) -> Any:
-                fault.append(NEMESES[kind](self._network, order))
+                fault.append(NEMESES[kind](self._network, order, self.seed))
                 return fault[0]
 
             def stop(fault: list[Any] = fault) -> None:
@@ -258,13 +262,15 @@ class Nemesis:
         return f"<Nemesis seed={self.seed}>"
 
 
-NEMESES: dict[str, Callable[[Network, list[Host]], Any]] = {
-    "halves": lambda network, hosts: network.partition.halves(hosts),
-    "isolate": lambda network, hosts: network.partition(hosts[:1], hosts[1:]),
-    "bridge": lambda network, hosts: network.partition.bridge(hosts[0], hosts),
-    "ring": lambda network, hosts: network.partition.ring(hosts),
-    "freeze": lambda network, hosts: hosts[0].freeze(),  # noqa: ARG005 - as the others
-    "slow": lambda network, hosts: network.between(*hosts[:2]).impair(delay="100ms"),
-    "flaky": lambda network, hosts: network.between(*hosts[:2]).impair(loss="20%"),
+NEMESES: dict[str, Callable[[Network, list[Host], int], Any]] = {
+    "halves": lambda network, hosts, seed: network.partition.halves(hosts),  # noqa: ARG005 - as the others
+    "isolate": lambda network, hosts, seed: network.partition(hosts[:1], hosts[1:]),  # noqa: ARG005 - as the others
+    "bridge": lambda network, hosts, seed: network.partition.bridge(hosts[0], hosts),  # noqa: ARG005 - as the others
+    "ring": lambda network, hosts, seed: network.partition.ring(hosts),  # noqa: ARG005 - as the others
+    "freeze": lambda network, hosts, seed: hosts[0].freeze(),  # noqa: ARG005 - as the others
+    "slow": lambda network, hosts, seed: network.between(*hosts[:2]).impair(delay="100ms", seed=seed),
+    "flaky": lambda network, hosts, seed: network.between(*hosts[:2]).impair(loss="20%", seed=seed),
 }
 """What a nemesis can do, by name; of the hosts it takes the first, or the first two, or all."""
+
+_LEAST = {"bridge": 3, "ring": 4}  # hosts; any other takes two

@@ -279,12 +279,32 @@ def test_every_kind_of_nemesis_works_and_is_undone(network):
             nodes[0].connect((nodes[3].ip, 80), timeout=0.9).close()
 
 
+@pytest.mark.parametrize("kind", ["slow", "flaky"])
+def test_packets_meet_their_fates_by_the_seed_of_the_nemesis(network, kind):
+    """Another seed is another loss, and the report has it."""
+    nodes = network.lan(2)
+    began = time.time_ns()
+    with network.faults.nemesis(seed=77, kinds=[kind], every=(0, 0), last=(20, 20)):
+        eventually(lambda: is_impaired(nodes), timeout=5)
+        (carrier,) = (one for node in nodes if (one := node.cable.impairments().carrier) is not None)
+        assert {treatment.seed for treatment in carrier._treatments} == {77}
+    noted = [event.what for event in events.since(began)]
+    assert "nemesis: seed=77 among n1, n2" in noted
+
+
+def is_impaired(nodes):
+    """Assert that the cable of one of the hosts is impaired."""
+    assert "wire" in [node.cable.medium for node in nodes]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"kinds": ["halfs"]}, r"kinds= names what a nemesis does, of halves, .*not .'halfs'"),
         ({"kinds": []}, "kinds= names what"),
         ({"hosts": ["n1"]}, "needs at least two hosts, and there are 1"),
+        ({"kinds": ["halves", "bridge"]}, "'bridge' needs at least 3 hosts, and there are 2"),
+        ({"kinds": ["ring"]}, "'ring' needs at least 4 hosts, and there are 2"),
         ({"hosts": ["n1", "nobody"]}, "there is no host 'nobody'"),
         ({"every": (2, 1)}, "every= is the shortest and the longest time"),
     ],
