@@ -15,6 +15,7 @@ from pytest_poorcontainer.container.run import run
 from pytest_poorcontainer.container.settings import Settings
 from pytest_poorcontainer.errors import UsageError
 from pytest_poorcontainer.lab import Lab
+from pytest_poorcontainer.lab.events import note
 from pytest_poorcontainer.lab.names import check_name
 
 if TYPE_CHECKING:
@@ -383,10 +384,12 @@ class Container(Files, Freezable):
             raise UsageError(f"clock_offset() takes a number of seconds, less than a century of them, not {seconds!r}")
         self._handle.check()
         before, self._handle.clock = self._handle.clock, round(seconds * 1_000_000_000)
+        note(f"{self.name}: monotonic clocks of what is started {seconds:+g} s")
         try:
             yield
         finally:
             self._handle.clock = before
+            note(f"{self.name}: monotonic clocks of what is started {before / 1_000_000_000:+g} s")
 
     def wall_clock(self) -> WallClock:
         """Give what is started from now on a time of day of its own, and return what puts it forward and back.

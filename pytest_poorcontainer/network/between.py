@@ -195,7 +195,7 @@ class Between(Way):
         known = [addresses_of(host) for host in self.hosts]
         mine = min((0, 1), key=lambda place: len(self.hosts[place].cables))
         senders = self._senders(direction)
-        made = Impairing(f"{self}: impaired")
+        made = Impairing(str(self))
         try:
             for link in self.hosts[mine].cables:
                 end = end_of(link, self.hosts[mine])
@@ -211,16 +211,20 @@ class Between(Way):
             raise
         if not made.layers:
             raise UsageError(f"cannot impair what is {self}: there is no cable between them")
-        note(made.what)
+        made.note()
         return made
 
 
 class BetweenCut:
-    """A cut between two hosts, in force until its block ends, or until the end of all, :meth:`Between.heal`."""
+    """A cut between two hosts, in force until its block ends or :meth:`heal`; :meth:`Between.heal` ends all of them."""
 
     def __init__(self, between: Between) -> None:
         """Be one of several, maybe."""
         self._between = between
+
+    def heal(self) -> None:
+        """End this one; where no other is in force, everything passes again. Idempotent."""
+        self._between.release(self)
 
     def __enter__(self) -> Between:
         return self._between
@@ -228,7 +232,7 @@ class BetweenCut:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._between.release(self)
+        self.heal()
 
 
 class Impairing:
@@ -248,10 +252,17 @@ class Impairing:
         """Say these things anew, while traffic goes on. Raises as ``impair()`` does."""
         for layer in self.layers:
             layer.change(**said)
+        self.note()
+
+    def note(self, more: str = "") -> None:
+        """Take note of what it says, for reports: every layer says the same."""
+        note(f"{self.what}: {self.layers[0]!r}{more}")
 
     def end(self) -> None:
         """Take it out of force. Idempotent."""
         with contextlib.ExitStack() as stack:  # one that fails keeps no other from being undone
+            if any(layer.active for layer in self.layers):
+                stack.callback(self.note, ": over")
             for layer in reversed(self.layers):
                 stack.callback(layer.end)
 

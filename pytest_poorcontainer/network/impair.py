@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_poorcontainer.errors import PoorContainerError, UsageError
+from pytest_poorcontainer.lab.events import note
 from pytest_poorcontainer.network.medium import Impairment, Treatment
 from pytest_poorcontainer.network.units import parse_rate, parse_share, parse_time
 from pytest_poorcontainer.network.wire import wire
@@ -84,13 +85,19 @@ class Impaired:
     """
 
     def __init__(
-        self, owner: Impairments, said: dict[str, float | bool], seed: int | None, ends: Mapping[int, Flow | None]
+        self,
+        owner: Impairments,
+        said: dict[str, float | bool],
+        seed: int | None,
+        ends: Mapping[int, Flow | None],
     ) -> None:
         """Say what is to happen to packets towards these ends, to those of a flow only or to all; not in force yet."""
         self._owner = owner
         self.said = said
         self.seed = seed
         self.ends = dict(ends)
+        self.of = ""
+        """What is impaired, for the notes of its change and its end; "" where its owner makes them."""
 
     def change(
         self,
@@ -108,15 +115,30 @@ class Impaired:
             delay=delay, jitter=jitter, loss=loss, duplicate=duplicate, reorder=reorder, corrupt=corrupt, rate=rate
         )
         self._owner.change(self, {**self.said, **said})
+        self.note()
+
+    def note(self, more: str = "") -> None:
+        """Take note of what it says, for reports."""
+        if self.of:
+            note(f"{self.of}: {self!r}{more}")
 
     @property
     def counts(self) -> tuple[Counts, Counts]:
         """What has happened to packets towards the first end and towards the second, since the link was impaired."""
         return self._owner.counts()
 
+    @property
+    def active(self) -> bool:
+        """Whether it is in force."""
+        return self._owner.has(self)
+
     def end(self) -> None:
         """Take it out of force. Idempotent. Raises :class:`WireOverflow`, :class:`WireDied`: then it is out too."""
-        self._owner.remove(self)
+        if self.active:
+            try:
+                self._owner.remove(self)
+            finally:
+                self.note(": over")
 
     def __enter__(self) -> Self:
         return self
@@ -177,6 +199,10 @@ class Impairments:
             except BaseException:
                 layer.said = before
                 raise
+
+    def has(self, layer: Impaired) -> bool:
+        """Whether a layer is one of them."""
+        return layer in self._layers
 
     def remove(self, layer: Impaired) -> None:
         """Take a layer away, whatever is raised; with the last one the carrier goes."""

@@ -254,7 +254,8 @@ class Link(Way):
         with fabric_of(self.lab).lock:
             self._usable("impair")
             layer = self.impairments().add(said, seed, dict.fromkeys(ends))
-            note(f"{self}: {layer!r}")
+            layer.of = str(self)
+            layer.note()
             return layer
 
     def reset(self) -> int:

@@ -16,7 +16,7 @@ from pytest_poorcontainer.traffic.recorder import SNAPLEN, Recorder
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_poorcontainer.report.evidence import HostFacts, NetworkFacts
+    from pytest_poorcontainer.report.evidence import NetworkFacts
     from pytest_poorcontainer.traffic.frames import Frame
 
 __all__ = ["Traffic", "listen"]
@@ -62,7 +62,7 @@ def listen(networks: Sequence[NetworkFacts], began: int) -> Traffic | None:
     Never raises: what cannot be had is told in its place.
     """
     hosts = [host for network in networks for host in network.hosts]
-    events = tuple(event for event in since(began) if _is_of(event, hosts))
+    events = tuple(event for event in since(began) if any(_is_of(event, network) for network in networks))
     plugged = {index: (host.name, name) for host in hosts for index, name in host.plugs}
     owners = {index: name for index, (name, _) in plugged.items()}
     names = Names({address: host.name for host in hosts for address in host.addresses}, owners, owners)
@@ -95,7 +95,9 @@ def _known_since(gaps: Mapping[int, int], names: Names) -> dict[str, int]:
     return {address: until[host] + 1 for address, host in names.addresses.items() if host in until}
 
 
-def _is_of(event: Event, hosts: Sequence[HostFacts]) -> bool:
-    """Return whether an event names one of the hosts; others belong to tests that run beside, or to nobody."""
+def _is_of(event: Event, network: NetworkFacts) -> bool:
+    """Return whether an event names a host or a cable; others belong to tests that run beside, or to nobody."""
     words = event.what.replace(":", " ").replace(",", " ").split()
-    return any(host.name in words for host in hosts)
+    if any(host.name in words for host in network.hosts):
+        return True
+    return any(event.what.startswith(f"{names}:") for names, _ in network.links)  # between switches

@@ -9,6 +9,8 @@ import pytest
 
 from pytest_poorcontainer import Container, LabError, Network, PoorContainerError, UsageError, eventually, machine
 from pytest_poorcontainer.lab import events
+from pytest_poorcontainer.report.evidence import HostFacts, NetworkFacts
+from pytest_poorcontainer.report.traffic import listen
 
 pytestmark = pytest.mark.skipif(
     not machine.fixtures_ready()["network"].works, reason=machine.fixtures_ready()["network"].reason
@@ -345,6 +347,42 @@ def test_faults_are_noted_for_the_report(network, host):
         "n1: frozen",
         "n1: thawed",
     ]
+
+
+def test_impairments_and_clocks_are_noted_with_their_change_and_their_end(network, host):
+    """Of a cable, between two hosts, and a clock: what was asked for, and what it was afterwards."""
+    began = time.time_ns()
+    with host.cable.impair(delay="1ms", seed=7) as impaired:
+        impaired.change(delay="2ms")
+    impaired.end()
+    with network.between("n1", "n2").impair(loss="1%") as impairing:
+        impairing.change(loss="2%")
+    impairing.end()
+    with host.clock_offset(60):
+        pass
+    assert [event.what for event in events.since(began)] == [
+        "n1 -- s1: <Impaired delay=0.001, seed=7>",
+        "n1 -- s1: <Impaired delay=0.002, seed=7>",
+        "n1 -- s1: <Impaired delay=0.002, seed=7>: over",
+        "between n1 and n2: <Impaired loss=0.01>",
+        "between n1 and n2: <Impaired loss=0.02>",
+        "between n1 and n2: <Impaired loss=0.02>: over",
+        "n1: monotonic clocks of what is started +60 s",
+        "n1: monotonic clocks of what is started +0 s",
+    ]
+
+
+def test_faults_between_switches_are_in_the_report(network):
+    """Their cable has no host at its ends; a cable of another network is not in it."""
+    left, right = network.switch("left"), network.switch("right")
+    trunk = network.link(left, right)
+    began = time.time_ns()
+    with trunk.cut():
+        pass
+    host = HostFacts("a", "full", "", (), (), (), ())
+    traffic = listen([NetworkFacts((host,), ((str(trunk), trunk.state),))], began)
+    assert [event.what for event in traffic.events] == ["left -- right: cut", "left -- right: heal"]
+    assert listen([NetworkFacts((host,), ())], began) is None
 
 
 CLOCKS = "import time; print(time.monotonic(), time.clock_gettime(time.CLOCK_BOOTTIME), time.time())"
