@@ -10,6 +10,7 @@ from pytest_poorcontainer.lab.events import note
 from pytest_poorcontainer.network.fabric import fabric_of
 from pytest_poorcontainer.network.medium import Flow
 from pytest_poorcontainer.network.program import Match
+from pytest_poorcontainer.network.translating import hiding
 from pytest_poorcontainer.network.ways import Fault, Place, Way, put_rules
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.network.impair import Impaired
     from pytest_poorcontainer.network.link import Direction, Link, Until
     from pytest_poorcontainer.network.medium import Counts
+    from pytest_poorcontainer.network.topology import Node, Port
 
 __all__ = ["Between", "BetweenCut", "Impairing", "addresses_of", "end_of", "separating"]
 
@@ -34,18 +36,17 @@ def end_of(link: Link, host: Host) -> int:
 
 def addresses_of(host: Host) -> frozenset[bytes]:
     """Return all addresses that a host has at its cables, packed."""
-    found: set[bytes] = set()
-    for link in host.cables:
-        port = link.cable.ports[end_of(link, host)]
-        if port is not None:
-            found.update(port.node.packed())
-    return frozenset(found)
+    return frozenset(address for port in _ports_of(host) for address in port.node.packed())
+
+
+def _ports_of(host: Host) -> list[Port]:
+    ports = [link.cable.ports[end_of(link, host)] for link in host.cables]
+    return [port for port in ports if port is not None]
 
 
 def _forwards(host: Host) -> bool:
     """Whether packets of others pass through it: then only its own are its."""
-    ports = [link.cable.ports[end_of(link, host)] for link in host.cables]
-    return any(port is not None and port.node.forwards for port in ports)
+    return any(port.node.forwards for port in _ports_of(host))
 
 
 def separating(sender: Host, senders: frozenset[bytes], receivers: frozenset[bytes]) -> Iterator[Place]:
@@ -113,6 +114,40 @@ class Between(Way):
             found += arriving(b, known[sender], known[1 - sender])
         return found
 
+    def _hiding(self, hidden: int) -> Node | None:
+        """Return the router whose address stands for one of the two, where the other sees its packets."""
+        mine, others = (_ports_of(self.hosts[place]) for place in (hidden, 1 - hidden))
+        return hiding(mine, others)
+
+    def _seeing(self) -> int:
+        """Return at whose cables their packets have the addresses of both."""
+        routers = [self._hiding(1 - place) for place in (0, 1)]
+        seeing = [place for place, router in enumerate(routers) if router is None]
+        if not seeing:
+            names = " and ".join(router.name for router in routers if router is not None)
+            raise UsageError(
+                f"cannot impair what is {self}: {names} masquerade, so that no cable has packets with the addresses of "
+                f"both; impair a cable on the way, such as {self.hosts[0].name}.cable"
+            )
+        return min(seeing, key=lambda place: len(self.hosts[place].cables))
+
+    def reject(self, port: int, *, protocol: str = "tcp", direction: Direction = None) -> Fault:
+        """Refuse packets to this port as :meth:`Way.reject` does, which is at the cables of who sends them.
+
+        Raises :class:`UsageError` too where a router that masquerades hides who is to receive them: they have that
+        router's address.
+        """
+        for sender in self._senders(direction):
+            router = self._hiding(1 - sender)
+            if router is not None:
+                a, b = self.hosts[sender].name, self.hosts[1 - sender].name
+                raise UsageError(
+                    f"cannot refuse what {a} sends to {b}: {router.name} masquerades, so it has that router's address; "
+                    f"refuse the port to everybody, {b}.cable.reject({port!r}), or drop it, .blackhole({port!r}); the "
+                    f"other way goes with direction={b!r}"
+                )
+        return super().reject(port, protocol=protocol, direction=direction)
+
     def cut(self, *, direction: Direction = None) -> BetweenCut:
         """Let nothing pass between the two any more; no carrier is lost.
 
@@ -178,7 +213,8 @@ class Between(Way):
     ) -> Impairing:
         """Do to the packets between the two what :meth:`Link.impair` does to all of a cable.
 
-        It is done once, at the cables of the host that has fewer of them.
+        It is done once, at the cables of the host that has fewer of them; where a router between the two masquerades,
+        of the one that it hides. Raises :class:`UsageError` too where both are hidden from each other.
         """
         from pytest_poorcontainer.network.impair import parse_impairment  # noqa: PLC0415 - few need it
 
@@ -193,7 +229,7 @@ class Between(Way):
             precise=precise,
         )
         known = [addresses_of(host) for host in self.hosts]
-        mine = min((0, 1), key=lambda place: len(self.hosts[place].cables))
+        mine = self._seeing()
         senders = self._senders(direction)
         made = Impairing(str(self))
         try:
