@@ -127,15 +127,22 @@ void pc_fields(struct pc_cursor *cursor, struct pc_in *in)
     look_ahead(cursor);
 }
 
-char *pc_next(struct pc_cursor *cursor)
+char *pc_peek(struct pc_cursor *cursor)
 {
     if (!cursor->more)
         return NULL;
     cursor->field = cursor->ahead;
     char *value = cursor->at + sizeof cursor->field;
     cursor->at = value + cursor->field.length;
-    look_ahead(cursor); /* before the zero overwrites the next header's first byte */
-    value[cursor->field.length] = 0;
+    look_ahead(cursor);
+    return value;
+}
+
+char *pc_next(struct pc_cursor *cursor)
+{
+    char *value = pc_peek(cursor); /* which has read the next header, whose first byte the zero overwrites */
+    if (value)
+        value[cursor->field.length] = 0;
     return value;
 }
 

@@ -36,6 +36,8 @@ struct pc_cursor {
    pc_next returns the value, with cursor->field telling type and length; NULL at the end. */
 void pc_fields(struct pc_cursor *cursor, struct pc_in *in);
 char *pc_next(struct pc_cursor *cursor);
+/* The same without a zero behind the value, so that the message can be read once more. */
+char *pc_peek(struct pc_cursor *cursor);
 uint32_t pc_u32(const struct pc_cursor *cursor, const char *value);
 
 struct pc_out {

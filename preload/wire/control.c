@@ -30,6 +30,29 @@ static int know_hosts(struct wire *wire, struct pc_in *in, struct pc_failure *fa
     return 0;
 }
 
+/* Whether there is room for all the rules of a request: those in force are dropped for nothing else. */
+static int have_room(struct wire *wire, struct pc_in *in, struct pc_failure *failure)
+{
+    struct pc_cursor cursor;
+    struct faults faults;
+    unsigned rules[ENDS] = { 0 };
+    pc_fields(&cursor, in);
+    for (char *value; (value = pc_peek(&cursor));) {
+        if (cursor.field.type != PC_F_VALUE || cursor.field.length != sizeof faults)
+            continue;
+        memcpy(&faults, value, sizeof faults);
+        if (faults.towards < ENDS)
+            rules[faults.towards]++;
+    }
+    for (int i = 0; i < ENDS; i++) {
+        if (rules[i] > RULES_MAX)
+            return pc_fail_as(failure, "put in force", "the faults of a wire", ENOSPC, "a cable has room for 32 impairments each way");
+        if (lane_reserve(&wire->lane[i], rules[i]) < 0)
+            return pc_fail(failure, "put in force", "the faults of a wire");
+    }
+    return 0;
+}
+
 /* VALUE (struct faults), the SOURCE and TARGET addresses that it is for, and the next one; before
    them ENDS, to which nothing passes at all, and FLAGS 1, to forget conversations. */
 static int set_rules(struct wire *wire, struct pc_in *in, struct pc_failure *failure)
@@ -38,6 +61,8 @@ static int set_rules(struct wire *wire, struct pc_in *in, struct pc_failure *fai
     struct channel *channel = NULL;
     struct faults faults;
     uint32_t cut = 0;
+    if (have_room(wire, in, failure) < 0)
+        return -1;
     for (int i = 0; i < ENDS; i++)
         lane_drop_rules(&wire->lane[i]);
     pc_fields(&cursor, in);

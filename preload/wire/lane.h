@@ -83,8 +83,9 @@ void lane_pass(struct lane *lane, const struct parcel *parcel);
 int64_t lane_due(const struct lane *lane);
 /* Whether a rule wants to be exact at any price. */
 int lane_is_precise(const struct lane *lane);
-/* Puts another rule in force behind the others; addresses become the lane's. Returns NULL when
-   there are too many, or no memory. */
+/* Gets the memory for so many rules, RULES_MAX at most, beside those in force. */
+int lane_reserve(struct lane *lane, unsigned rules);
+/* Puts another rule in force behind the others. Returns NULL when there is no room for it. */
 struct channel *lane_add_rule(struct lane *lane, const struct faults *faults);
 int addresses_add(struct addresses *addresses, const uint8_t *address, unsigned size);
 void lane_drop_rules(struct lane *lane);

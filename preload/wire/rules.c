@@ -40,14 +40,20 @@ void lane_drop_rules(struct lane *lane)
     }
 }
 
+int lane_reserve(struct lane *lane, unsigned rules)
+{
+    for (unsigned i = 0; i < rules; i++)
+        if (!lane->channels[i].queue.bytes && queue_open(&lane->channels[i].queue, QUEUE_SIZE) < 0)
+            return -1;
+    return 0;
+}
+
 struct channel *lane_add_rule(struct lane *lane, const struct faults *faults)
 {
     errno = ENOSPC;
-    if (lane->rules == RULES_MAX)
+    if (lane->rules == RULES_MAX || !lane->channels[lane->rules].queue.bytes)
         return NULL;
     struct channel *channel = &lane->channels[lane->rules];
-    if (!channel->queue.bytes && queue_open(&channel->queue, QUEUE_SIZE) < 0)
-        return NULL;
     if (channel->faults.rate != faults->rate)
         channel->free = 0;
     channel->faults = *faults;

@@ -159,24 +159,22 @@ class WireCarrier:
 
     def change(self, treatments: Sequence[Treatment]) -> None:
         """Treat packets like this from now on. Another seed, or one for others, starts all fates from the beginning."""
-        self._treatments = tuple(treatments)
-        self._set()
+        self._set(tuple(treatments), self._silent)
 
     def silence(self, ends: int) -> None:
         """Let nothing pass that travels to these ends (a bit mask), and lose what is under way; 0 ends that."""
-        self._silent = ends
-        self._set()
+        self._set(self._treatments, ends)
 
-    def _set(self) -> None:
-        seeds = {(one.towards, one.only): one.seed for one in self._treatments}
+    def _set(self, treatments: Sequence[Treatment], silent: int) -> None:
+        seeds = {(one.towards, one.only): one.seed for one in treatments}
         fields: list[tuple[int, int | str | bytes]] = [
-            (Field.ENDS, self._silent),
+            (Field.ENDS, silent),
             (Field.FLAGS, int(any(self._seeds.get(whom) != seed for whom, seed in seeds.items()))),
         ]
-        for treatment in self._treatments:
+        for treatment in treatments:
             fields += _rule(treatment)
         self._ask(Op.WIRE_SET, fields, "change")
-        self._seeds = seeds
+        self._seeds, self._treatments, self._silent = seeds, treatments, silent  # what is refused is not in force
 
     def counts(self) -> tuple[Counts, Counts]:
         """Return what happened so far, towards end 0 and towards end 1."""

@@ -182,6 +182,11 @@ def test_requests_that_make_no_sense_are_answered(see):
     assert seen["lives"] == 1
 
 
+def test_too_many_rules_are_refused_and_the_old_ones_go_on(see):
+    """28 is ENOSPC; all was to be lost before, and is afterwards."""
+    assert see("crowded") == {"error": 28, "kept": 0, "after": 1}
+
+
 def test_no_frame_harms_it(see):
     """Thousands of broken frames under all faults at once: it lives, and loses none for want of room."""
     seen = see("fuzz")

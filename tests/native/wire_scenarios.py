@@ -366,6 +366,16 @@ def refused(wire):
     return {"answers": answers, "lives": len(wire.through([udp(1)]))}
 
 
+def crowded(wire):
+    """Too many rules are refused, and those that were there go on."""
+    wire.ask(START)
+    wire.set(rule(loss=1.0))
+    body = dict(wire.ask(SET, [rule()] * 33)[1])
+    kept = len(wire.through([udp(1)]))
+    wire.set(*[rule()] * 32)
+    return {"error": struct.unpack("=I", body[ERRNO])[0], "kept": kept, "after": len(wire.through([udp(1)]))}
+
+
 def fuzz(wire):
     """Whatever comes, under all faults at once: the wire lives, and no packet is unaccounted for."""
     wire.ask(START)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from wiring import datagrams
 
-from pytest_poorcontainer import Network, eventually, machine
+from pytest_poorcontainer import LabError, Network, eventually, machine
 from pytest_poorcontainer.network.wire import WireDied
 
 pytestmark = pytest.mark.skipif(
@@ -157,3 +157,19 @@ def test_a_service_is_thawed_by_a_step_of_a_timeline(pair):
         assert [what for _, what in timeline.done] == [f"{service}: freeze", f"{service}: thaw"]
         assert state(service.pid) != "T"
         service.thaw()
+
+
+def test_more_impairments_than_a_cable_has_room_for_are_refused_and_the_others_stay():
+    """Each between one host and another, at the cable of the one: the first too many leaves the others in force."""
+    with Network() as network, contextlib.ExitStack() as stack:
+        first, *others = network.lan(34)
+        for other in others[:32]:
+            stack.enter_context(network.between(first, other).impair(loss=1))
+        with pytest.raises(LabError, match="a cable has room for 32 impairments each way"):
+            network.between(first, others[32]).impair(loss=1)
+        assert datagrams(first, others[0], 3) == datagrams(first, others[31], 3) == []
+        assert len(datagrams(first, others[32], 3)) == 3
+        with first.cable.unplug():  # which sets the faults anew
+            pass
+        assert datagrams(first, others[31], 3) == []
+        assert len(datagrams(first, others[32], 3)) == 3
