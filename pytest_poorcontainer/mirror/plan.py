@@ -92,8 +92,25 @@ class Plan:
         above = {path.rpartition("/")[0] for path in self.kept}
         below = tuple(f"{path}/" for path in self.kept)
         self.deletions = [
-            one for one in self.deletions if one.where not in above and not f"{one.path}/".startswith(below or ("\0",))
+            one
+            for one in self.deletions
+            if self._replaced(one) or (one.where not in above and not f"{one.path}/".startswith(below or ("\0",)))
         ]
+
+    def keep_all(self) -> None:
+        """Drop all deletions, but for a file or link that becomes a directory, which is a change of its own name."""
+        self.deletions = [one for one in self.deletions if self._replaced(one)]
+
+    def _replaced(self, one: Deletion) -> bool:
+        return one.path in self.displaced and one.kind != DIRECTORY
+
+    def leave(self, path: str) -> None:
+        """Leave a directory that a file or a link is to replace, with all in it, as it is."""
+        self.displaced.discard(path)
+        self.fetches = [want for want in self.fetches if want.path != path]
+        self.links = [pair for pair in self.links if pair[0] != path]
+        self.deletions = [one for one in self.deletions if not f"{one.path}/".startswith(f"{path}/")]
+        self.problems.append(f"{printable(path)}: a directory here, with files that are to stay: it is kept as it is")
 
     def digest(self) -> str:
         """Return what identifies the deletions of this plan: who releases it releases these, and no others."""

@@ -169,6 +169,21 @@ class Planner:
         if path.partition("/")[0] not in {OURS, f"{OURS}.manifest"} and path not in self._own:
             self.plan.deletions.append(Deletion(path, local.kind, local.size, path.rpartition("/")[0]))
 
+    def settle(self, *, delete: bool) -> Plan:
+        """Return the plan after all is listed: without the deletions that are not to be.
+
+        A directory that becomes a file takes all below it along, so it may only if every name there is to be deleted.
+        """
+        plan = self.plan
+        plan.spare()
+        if not delete:
+            plan.keep_all()
+        gone = {one.path for one in plan.deletions} if plan.displaced else set()
+        for path in sorted(plan.displaced):
+            if any(below not in gone for below, _ in self._tree.walk(path)):
+                plan.leave(path)
+        return plan
+
     def _make(self, path: str) -> None:
         found = self._tree.look(path)
         if found is None:

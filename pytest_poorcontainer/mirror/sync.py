@@ -288,11 +288,7 @@ class Run:
             manifest.survey(listings, planner)
         else:
             source.survey(planner, home.tree, mirror.rules())
-        plan = planner.plan
-        plan.spare()
-        if not mirror.delete:
-            plan.deletions = [one for one in plan.deletions if one.path in plan.displaced]
-        return plan
+        return planner.settle(delete=mirror.delete)
 
     def _guard(self, home: Home, plan: Plan, reasons: list[str]) -> None:
         """Hold a plan that deletes too much, unless exactly this one was released. Raises :class:`Held`."""
