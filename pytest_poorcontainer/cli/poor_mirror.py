@@ -26,7 +26,7 @@ __all__ = ["main"]
 
 _CONFIG = "mirrors.toml"
 _SYSTEM = Path("/etc/poor-mirror/mirrors.toml")
-_WORST = (130, 2, 8, 1, 7, 9, 6, 4, 3, 5, 0)
+_WORST = (130, 2, 8, 1, 7, 9, 6, 4, 3, 5, 10, 0)
 """Which status counts when several mirrors end with different ones."""
 
 
@@ -252,7 +252,8 @@ def _plan(options: argparse.Namespace) -> int:
     else:
         result = sync(mirror, dry=True)
         if result.plan is None:
-            raise MirrorError(result.reason)
+            print(f"poor-mirror: {result.reason}", file=sys.stderr)
+            return result.status
         plan = result.plan
     if options.json:
         print(json.dumps(plan.dump()))

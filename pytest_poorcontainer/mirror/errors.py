@@ -11,6 +11,7 @@ __all__ = [
     "Held",
     "Locked",
     "MirrorError",
+    "NoPlan",
     "NoSpace",
     "NotAllowed",
     "SourceError",
@@ -28,6 +29,7 @@ STATUSES = {
     7: "not enough space on the disk",
     8: "the destination is not ours, or is not what it was",
     9: "the source refuses us: wrong credentials, or a certificate that does not verify",
+    10: "no plan: what a `command` will do cannot be told beforehand",
 }
 """The exit statuses of ``poor-mirror`` and what they mean; docs/mirror.md has the same table."""
 
@@ -73,6 +75,12 @@ class NoSpace(MirrorError):
     """The plan does not fit onto the disk, or the disk became full."""
 
     status = 7
+
+
+class NoPlan(MirrorError):
+    """A dry run was asked for where nobody can tell what a run would do."""
+
+    status = 10
 
 
 class BadDestination(MirrorError):

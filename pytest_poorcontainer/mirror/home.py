@@ -24,6 +24,7 @@ __all__ = ["Home", "check_place", "read_json", "write_json"]
 
 _MARKER, _LOCK, _STATE, _HELD, _RELEASED = "mirror.json", "lock", "state.json", "held.json", "released"
 _LOGS = 10
+_MOMENT = 0.2  # seconds; who asks whether a run is at work has the lock for less
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -61,8 +62,17 @@ def write_json(path: Path, value: object) -> None:
 class Home:
     """The place of one mirror, locked while it is open."""
 
-    def __init__(self, path: Path, *, name: str, source: str, adopt: bool = False, had_files: bool = False) -> None:
-        """Open or make the destination and lock it.
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str,
+        source: str,
+        adopt: bool = False,
+        had_files: bool = False,
+        dry: bool = False,
+    ) -> None:
+        """Open or make the destination and lock it; ``dry`` is to look at it alone, and writes nothing.
 
         ``adopt`` accepts a directory that has files and is not marked as ours; ``had_files`` says that earlier runs
         have filled it, so that an empty one means that its storage is gone. Raises :class:`BadDestination`,
@@ -77,9 +87,14 @@ class Home:
         self.path = path
         self.ours = path / OURS
         self._lock = -1
-        self.tree = self._opened(path)
+        self.tree = self._opened(path, dry=dry)
         try:
-            self._mark(name, source, adopt=adopt, had_files=had_files)
+            marked = self._marked(adopt=adopt, had_files=had_files)
+            if dry:
+                self._idle()
+                return
+            if not marked:
+                self._mark(name, source)
             self._lock = self._locked()
             self.temporary = self._directory("tmp")
         except OSError as error:
@@ -94,7 +109,14 @@ class Home:
             raise
 
     @staticmethod
-    def _opened(path: Path) -> Tree:
+    def _opened(path: Path, *, dry: bool) -> Tree:
+        if dry and not path.exists():
+            import tempfile  # noqa: PLC0415 - a plan for a new mirror
+
+            with tempfile.TemporaryDirectory() as empty:
+                tree = Tree(empty)
+            tree.path = str(path)  # where it would be; what is open has nothing in it
+            return tree
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o755)
             return Tree(str(path))
@@ -103,8 +125,8 @@ class Home:
                 f"cannot open the destination {path}: {error.strerror}; it has to be a directory that we may write to"
             ) from error
 
-    def _mark(self, name: str, source: str, *, adopt: bool, had_files: bool) -> None:
-        """Look for our marker; set it in an empty directory, or in one that is to be adopted."""
+    def _marked(self, *, adopt: bool, had_files: bool) -> bool:
+        """Whether our marker is there to stay; it is to be set in an empty directory, or in one that is adopted."""
         marker = self.ours / _MARKER
         if marker.is_file() and not self.ours.is_symlink():
             device = read_json(marker).get("device")
@@ -112,9 +134,8 @@ class Home:
                 raise BadDestination(
                     f"{self.path} is on another device than it was: is the right disk mounted? If so: --adopt"
                 )
-            if not adopt:
-                return
-        elif not adopt:
+            return not adopt
+        if not adopt:
             there = [each for each in os.listdir(self.tree.fd) if each != OURS]  # noqa: PTH208 - a descriptor
             if there:
                 raise BadDestination(
@@ -125,27 +146,44 @@ class Home:
                     f"{self.path} is empty, but earlier runs have filled it: is its disk mounted? "
                     "To begin anew: --adopt"
                 )
+        return False
+
+    def _mark(self, name: str, source: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(OURS, 0o700, dir_fd=self.tree.fd)
         os.close(os.open(OURS, _DIRECTORY, dir_fd=self.tree.fd))  # and no link
         device = os.fstat(self.tree.fd).st_dev
-        write_json(marker, {"name": name, "source": source, "since": time.time(), "device": device})
+        write_json(self.ours / _MARKER, {"name": name, "source": source, "since": time.time(), "device": device})
 
     def _locked(self) -> int:
         fd = os.open(self.ours / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            owner = os.pread(fd, 200, 0).decode("ascii", "replace").split()
-            age = time.time() - os.fstat(fd).st_mtime
-            os.close(fd)
-            who = f"process {owner[0]} on {owner[1]}" if len(owner) > 1 else "another process"
-            raise Locked(
-                f"{self.path} is being synchronised by {who}, for {age:.0f} s; wait, or end that one"
-            ) from None
+        end = time.monotonic() + _MOMENT
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    reason = self._owner(fd)
+                    os.close(fd)
+                    raise Locked(reason) from None
+                time.sleep(_MOMENT / 20)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
         return fd
+
+    def _idle(self) -> None:
+        """Raise :class:`Locked` when a run is at work, half of whose doings would be in a plan."""
+        if self.locked_by(self.path):
+            with open(self.ours / _LOCK, "rb") as file:  # noqa: PTH123 - its descriptor
+                raise Locked(self._owner(file.fileno()))
+
+    def _owner(self, fd: int) -> str:
+        """Return who has the lock, in a sentence."""
+        owner = os.pread(fd, 200, 0).decode("ascii", "replace").split()
+        age = time.time() - os.fstat(fd).st_mtime
+        who = f"process {owner[0]} on {owner[1]}" if len(owner) > 1 else "another process"
+        return f"{self.path} is being synchronised by {who}, for {age:.0f} s; wait, or end that one"
 
     def _directory(self, name: str) -> int:
         ours = os.open(OURS, _DIRECTORY, dir_fd=self.tree.fd)

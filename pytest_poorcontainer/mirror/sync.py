@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_poorcontainer.mirror import manifest, snapshots, traces
 from pytest_poorcontainer.mirror.carrying import Carrying
 from pytest_poorcontainer.mirror.entries import LINK
-from pytest_poorcontainer.mirror.errors import Held, Locked, MirrorError
+from pytest_poorcontainer.mirror.errors import Held, Locked, MirrorError, NoPlan
 from pytest_poorcontainer.mirror.history import History
 from pytest_poorcontainer.mirror.home import Home, write_json
 from pytest_poorcontainer.mirror.hooks import run_hook, tell_notifiers
@@ -115,6 +115,7 @@ class Run:
                 source=self.url,
                 adopt=self._adopt,
                 had_files=bool(previous and previous["files"]),
+                dry=self._dry,
             )
         except MirrorError as error:
             self.result.end(error.state, error.status, str(error))
@@ -136,8 +137,8 @@ class Run:
     def _guarded(self, home: Home) -> None:
         """Run, and make a result of every error that belongs to mirrors."""
         try:
-            self._log_fd = os.open(home.log_file(), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             if not self._dry:
+                self._log_fd = os.open(home.log_file(), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
                 self._hook("pre")
             self._go(home)
         except MirrorError as error:
@@ -156,7 +157,12 @@ class Run:
             self.log(f"{self.result.state}: {self.result.reason or 'all well'}")
 
     def log(self, text: str) -> None:
-        """Write a line to the log of this run; to standard error where that cannot be: no such place, a full disk."""
+        """Write a line to the log of this run; to standard error where that cannot be: no such place, a full disk.
+
+        A dry run has no log: its plan says it all.
+        """
+        if self._dry:
+            return
         line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}\n"
         data = line.encode("utf-8", "backslashreplace")
         try:
@@ -165,7 +171,7 @@ class Run:
             os.write(2, data)
 
     def _tell(self, told: dict[str, Any]) -> None:
-        if self._home is not None:
+        if self._home is not None and not self._dry:
             write_json(self._home.ours / "status.json", {"pid": os.getpid(), "name": self.mirror.name, **told})
         if self._listener is not None:
             self._listener(told)
@@ -184,6 +190,8 @@ class Run:
 
     def _go(self, home: Home) -> None:
         if self.mirror.command:
+            if self._dry:
+                raise NoPlan(f"{self.mirror.name} is copied by a command: what that will do cannot be planned")
             from pytest_poorcontainer.mirror.sources.command import run_command  # noqa: PLC0415 - rarely
 
             run_command(self.mirror, home, self.result, self._tick, self.progress, self.log)

@@ -86,7 +86,14 @@ def test_dry_run(site):
     done = poor_mirror("sync", "one", "--dry-run", cwd=site)
     assert "+ f11 11" in done.stdout
     assert "# +12 ~0 -0 files" in done.stdout
-    assert not [path for path in (site / "root/one").iterdir() if path.name != ".poor-mirror"]
+    assert not (site / "root").exists()
+
+
+def test_a_plan_that_cannot_be_made_ends_as_a_run_would(site):
+    """With the status that tells why."""
+    done = poor_mirror("plan", "two", cwd=site)
+    assert (done.returncode, done.stdout) == (6, "")
+    assert "cannot be reached" in done.stderr
 
 
 def test_json_lines(site):

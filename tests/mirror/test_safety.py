@@ -106,6 +106,17 @@ def test_a_second_run_is_told_who_is_at_work(make_place):
         assert place.sync().state == "ok"
 
 
+def test_who_asks_for_the_lock_is_no_run(make_place):
+    """The page holds the lock for a moment to see whether it is free: a run that begins then is not refused."""
+    with make_place("file") as place:
+        place.fill(3)
+        assert place.sync().state == "ok"
+        with (place.dest / ".poor-mirror/lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            threading.Timer(0.05, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
+            assert place.sync().state == "ok"
+
+
 def test_our_own_directory_may_be_no_link(make_place, tmp_path):
     """A link in the place of .poor-mirror is refused: who set it could lead us anywhere."""
     (tmp_path / "other").mkdir()
