@@ -131,7 +131,8 @@ class Carrying:
 
     def _has_moved(self) -> bool:
         """Whether the indexes that came are not the source's any more."""
-        came = {path: want for path, (_, want, _) in self.stage.waiting.items()}
+        # As they were listed: of a file that was asked about, what came has an exact time, and a listing may not.
+        came = {want.path: want for want in self.plan.fetches if want.path in self.stage.waiting}
         if not came or not self._profile.indexes:
             return False
         fresh = self._fresh(set(came))

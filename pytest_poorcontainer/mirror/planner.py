@@ -288,7 +288,6 @@ class Planner:
                 self.plan.notes.append(
                     f"{printable(path)}: the same directory as {printable(above) or 'the top'}: a loop"
                 )
-                self.plan.kept.append(path)
                 return True
         self._seen[path] = (same, mine)
         return False

@@ -8,6 +8,7 @@ import pytest
 from places import FTP
 
 from pytest_poorcontainer.mirror.home import Home
+from pytest_poorcontainer.mirror.testing.serving import Served
 
 SCRIPTED = ["nginx", "apache", *FTP]
 LISTED = [*SCRIPTED, "nginx-json", "caddy", "lighttpd"]
@@ -212,6 +213,37 @@ def test_a_loop_of_directories_is_noticed(served):
     assert "a loop" in served.log() or any("a loop" in note for note in result.plan.notes)
     assert max(path.count("/") for path in served.tree()) <= 2
     assert len(served.server.seen) < 60
+
+
+@pytest.mark.parametrize("served", ["nginx", "apache", "ftp", "ftp-list"], indirect=True)
+def test_a_loop_withholds_nothing(served, monkeypatch):
+    """It is no directory that could not be listed: indexes come, and what is gone beside it goes (row 16)."""
+    served.put("pool/one", b"one")
+    served.put("pool/two", b"two")
+    served.put("dists/Packages", b"pool/one pool/two")
+    served.put("beside", b"x")
+    (served.source / "debian").symlink_to(".")
+    items = Served.items  # of any server, as of one that shows a link as what it leads to
+    monkeypatch.setattr(Served, "items", lambda self, path, links: items(self, path, links=False))
+    assert served.sync(profile="debian").state == "ok"
+    (served.source / "beside").unlink()
+    served.put("dists/Packages", b"pool/one only", age=100)
+    result = served.sync(profile="debian")
+    assert (result.state, result.deleted) == ("ok", 1), result.reason
+    assert served.tree()["dists/Packages"] == b"pool/one only"
+
+
+@over_ftp
+def test_an_index_of_the_same_size_is_published(served):
+    """A listing to the minute and an exact MDTM are of one file: nothing has moved."""
+    served.put("pool/one", b"one")
+    served.put("dists/Packages", b"pool/one")
+    assert served.sync(profile="debian").state == "ok"
+    served.put("dists/Packages", b"pool/1st", age=437)
+    result = served.sync(profile="debian")
+    assert result.state == "ok", result.reason
+    assert served.tree() == served.tree(served.source)
+    assert result.fetched == 8
 
 
 @over_ftp
