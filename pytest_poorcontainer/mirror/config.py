@@ -244,6 +244,7 @@ _SITE: dict[str, Callable[[Any], Any]] = {
     "page": lambda value: Path(_text(value)),
 }
 _SERVER = ("connections", "bandwidth", "user", "password", "netrc", "proxy", "ca", "insecure", "tls", "ip")
+_SERVER_LIMITS = ("connections", "bandwidth")  # which a mirror may lower, and not raise
 
 
 class _Reader:
@@ -322,9 +323,11 @@ def load(path: Path) -> Config:
     mirrors = {}
     for name, given in reader.data.get("mirror", {}).items():
         own = reader.take(f"mirror.{name}", given, fields)
-        mirrors[name] = _mirror(
-            reader, name, {**defaults, **servers.get(host_of(own.get("source", "")), {}), **own}, root
-        )
+        server = servers.get(host_of(own.get("source", "")), {})
+        limits = {
+            key: lowest(own.get(key, defaults.get(key, 0)), server[key]) for key in _SERVER_LIMITS if key in server
+        }
+        mirrors[name] = _mirror(reader, name, {**defaults, **server, **own, **limits}, root)
         mirrors[name].state, mirrors[name].where = state, reader.place(f"mirror.{name}", "source")
     if not mirrors:
         raise BadConfig(f"{path}:1: it has no mirror: write a table [mirror.NAME] with a source")

@@ -44,7 +44,7 @@ def write(tmp_path, text):
 
 
 def test_what_it_says(tmp_path):
-    """Defaults, then the server's, then the mirror's own: the closest counts."""
+    """Defaults, then the server's, then the mirror's own: the closest counts, but of limits the lowest."""
     config = load(write(tmp_path, GOOD))
     debian, apache = config.mirrors["debian"], config.mirrors["apache"]
     assert (debian.connections, debian.bandwidth, debian.user, debian.interval) == (1, 10 << 20, "me", 6 * 3600)
@@ -218,6 +218,28 @@ def test_limits_for_all_are_shared(tmp_path, site, own, runs, bandwidth, connect
     found = config.limited(config.mirrors["one"], runs)
     assert (found.bandwidth, found.connections) == (bandwidth, connections)
     assert config.at_once() == 1
+
+
+@pytest.mark.parametrize(
+    ("defaults", "server", "own", "bandwidth", "connections"),
+    [
+        ("", "connections = 2", "connections = 20", 0, 2),
+        ("", "connections = 20", "connections = 2", 0, 2),
+        ("", "connections = 20", "", 0, 20),
+        ("", "connections = 0", "connections = 3", 0, 3),
+        ("connections = 4", 'bandwidth = "2K"', 'bandwidth = "8K"', 2048, 4),
+        ('bandwidth = "4K"', 'bandwidth = "8K"', "connections = 5", 4096, 5),
+    ],
+)
+def test_a_servers_limits_are_no_mirrors_to_raise(tmp_path, defaults, server, own, bandwidth, connections):
+    """The lowest counts: a mirror's own, or that of [defaults], and its server's."""
+    path = tmp_path / "mirrors.toml"
+    path.write_text(
+        f"[defaults]\n{defaults}\n[server.'h.example']\n{server}\n"
+        f"[mirror.one]\nsource = 'http://h.example/x'\ndest = '{tmp_path}/one'\n{own}\n"
+    )
+    found = load(path).mirrors["one"]
+    assert (found.bandwidth, found.connections) == (bandwidth, connections)
 
 
 def test_a_mirror_is_named_first():
