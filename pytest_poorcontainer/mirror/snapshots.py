@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from pytest_poorcontainer.mirror.config import Mirror
 
-__all__ = ["check", "switch"]
+__all__ = ["begin", "check", "switch"]
 
 _PREFIX = "snapshot-"
+_UNSHOWN = "unshown"
 
 
 def check(mirror: Mirror) -> None:
@@ -33,10 +34,16 @@ def check(mirror: Mirror) -> None:
         )
 
 
-def switch(mirror: Mirror, *, changed: bool) -> str:
+def begin(mirror: Mirror) -> None:
+    """Note, for the run after one that does not get to its end, that the working tree is not what readers see."""
+    if mirror.snapshots:
+        (mirror.work / OURS / _UNSHOWN).touch()
+
+
+def switch(mirror: Mirror) -> str:
     """Make a snapshot of the working tree and let the destination lead to it; return its name, "" if nothing is new."""
-    place = mirror.work.parent
-    if not changed and mirror.dest.is_symlink() and mirror.dest.exists():
+    place, unshown = mirror.work.parent, mirror.work / OURS / _UNSHOWN
+    if not unshown.exists() and mirror.dest.is_symlink() and mirror.dest.exists():
         return ""
     now = time.time_ns()
     name = f"{_PREFIX}{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now // 10**9))}-{now % 10**9:09d}"
@@ -48,6 +55,7 @@ def switch(mirror: Mirror, *, changed: bool) -> str:
         link.unlink()
     link.symlink_to(os.path.relpath(place / name, mirror.dest.parent))
     link.rename(mirror.dest)
+    unshown.unlink(missing_ok=True)
     _prune(place, mirror.snapshots, name)
     return name
 

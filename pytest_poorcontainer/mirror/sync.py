@@ -231,7 +231,7 @@ class Run:
             self.result.end("partial", 3, "the source has no file that belongs to this mirror: there is nothing here")
         if self.result.state == "ok":
             traces.stamp(home, self.mirror.trace, self.url)
-            if self.mirror.snapshots and (name := snapshots.switch(self.mirror, changed=bool(carrying.plan))):
+            if self.mirror.snapshots and (name := snapshots.switch(self.mirror)):
                 self.log(f"readers see {name} from now on")
             saved["complete"] = {
                 "fingerprint": fingerprint,
@@ -278,6 +278,7 @@ class Run:
         carrying = Carrying(self.mirror, source, home.tree, stage, plan, self.log)
         if plan:
             self.progress.enter("fetch")
+            snapshots.begin(self.mirror)
             carrying.fetch()
         return carrying
 
