@@ -28,9 +28,11 @@ __all__ = ["NAME", "Found", "ask", "parse", "present", "survey", "write"]
 NAME = f"{OURS}.manifest"
 _MAGIC = b"poor-mirror manifest 1\n"
 _END = b".\n"
-_LARGEST = 1 << 30
+_LARGEST = 1 << 28
+_LARGEST_TEXT = 1 << 29
 _FIELDS = 4
 _DIGITS = 15
+_LATEST = 253_402_300_800  # the year 10000, of which no calendar knows
 
 
 @dataclass
@@ -61,10 +63,11 @@ def ask(source: Source, saved: dict[str, Any], fingerprint: str) -> Found | None
 def parse(data: bytes) -> dict[str, Listing] | None:
     """Return the listings by directory; None for what is no whole manifest."""
     try:
-        text = zlib.decompress(data)
+        unpacking = zlib.decompressobj()
+        text = unpacking.decompress(data, _LARGEST_TEXT)
     except zlib.error:
         return None
-    if not text.startswith(_MAGIC) or not text.endswith(b"\n" + _END):
+    if not unpacking.eof or not text.startswith(_MAGIC) or not text.endswith(b"\n" + _END):
         return None
     listings = {"": Listing(dialect="manifest")}
     for line in text[len(_MAGIC) : -len(_END)].splitlines():
@@ -74,7 +77,7 @@ def parse(data: bytes) -> dict[str, Listing] | None:
         kind, size, mtime = fields[0].decode("ascii", "replace"), fields[1], fields[2]
         path, _, target = (os.fsdecode(unquote_to_bytes(part)) for part in fields[3].partition(b">"))
         if kind[:1] not in {FILE, DIRECTORY, LINK} or not (
-            size.isdigit() and mtime.isdigit() and len(size + mtime) < 2 * _DIGITS
+            size.isdigit() and mtime.isdigit() and max(len(size), len(mtime)) <= _DIGITS and int(mtime) < _LATEST
         ):
             return None
         directory, name = posixpath.split(path)

@@ -5,11 +5,14 @@ import os
 import re
 import string
 import time
+import tracemalloc
+import zlib
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pytest_poorcontainer.mirror import manifest
 from pytest_poorcontainer.mirror.entries import COMPLETE, DIRECTORY, FILE, INCOMPLETE, LINK, UNRECOGNISED, why_refused
 from pytest_poorcontainer.mirror.listings import ftp, html
 from pytest_poorcontainer.mirror.listings.dates import without_year
@@ -244,9 +247,50 @@ def test_plain_rows_are_read_as_all_others(found):
 @given(data=pages)
 @settings(max_examples=200, deadline=None)
 def test_other_files_of_strangers(data):
-    """Checksum files and manifests of any content are read without an exception, and name nothing outside."""
+    """Checksum files of any content are read without an exception, and name nothing outside."""
     assert not [path for path in parse_sums(data) if path.startswith(("/", "../"))]
     assert parse_manifest(data) is None
+
+
+paths = st.sampled_from(
+    ["a", "d", "d/x", "d/d", "..", "../x", "/x", "a%2Fb", "a%00", "%0a", "", "d>%2Fetc", "%FF", "x" * 300]
+)
+numbers = st.one_of(st.sampled_from(["0", "7", "-1", "x", "9" * 15, "9" * 16, "9" * 28]), st.integers(0).map(str))
+manifest_lines = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["f", "fx", "d", "l", "q", ""]), numbers, numbers, paths).map(" ".join),
+        st.text(max_size=20),
+    ),
+    max_size=8,
+)
+
+
+@given(lines=manifest_lines, cut=st.sampled_from([None, -1, 10]))
+@settings(max_examples=500, deadline=None)
+def test_manifests_of_strangers(lines, cut):
+    """Whatever is in one that can be unpacked: no exception, no name that leaves its directory, a time with a date."""
+    text = "\n".join(["poor-mirror manifest 1", *lines, ".", ""]).encode()
+    found = parse_manifest(zlib.compress(text)[:cut])
+    entries = [entry for listing in (found or {}).values() for entry in listing.entries]
+    assert cut is None or found is None
+    assert not [entry for entry in entries if why_refused(entry.name)]
+    assert all(time.gmtime(entry.mtime).tm_year < 10000 for entry in entries)
+
+
+def test_a_manifest_is_bounded(monkeypatch):
+    """One that unpacks to more than any archive's is none, and is not unpacked to its end."""
+    whole = b"poor-mirror manifest 1\n" + b"f 1 1 " + b"a" * 10_000 + b"\n.\n"
+    assert parse_manifest(zlib.compress(whole)) is not None
+    monkeypatch.setattr(manifest, "_LARGEST_TEXT", 5000)
+    assert parse_manifest(zlib.compress(whole)) is None
+    monkeypatch.setattr(manifest, "_LARGEST_TEXT", 1 << 20)
+    bomb = zlib.compress(b"poor-mirror manifest 1\n" + bytes(64 << 20))
+    tracemalloc.start()
+    try:
+        assert parse_manifest(bomb) is None
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.timeout(20)
