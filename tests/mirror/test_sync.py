@@ -460,6 +460,22 @@ def test_a_command_that_never_ends(make_place):
         assert not stat.exists() or stat.read_text().split()[2] == "Z"  # nobody may be there to reap it
 
 
+@pytest.mark.parametrize("served", ["rsync"], indirect=True)
+@pytest.mark.parametrize("code", [11, 23])
+def test_a_disk_that_becomes_full_under_rsync(served, code):
+    """What rsync says of it ends the run with the status of a full disk, whatever rsync's own is (row 32)."""
+    served.fill(3)
+    program = served.base / "rsync"
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in *--version*|*-nrlt*) exec rsync "$@";; esac\n'
+        f"""echo 'rsync: [receiver] write failed on "f": No space left on device (28)' >&2; exit {code}\n"""
+    )
+    program.chmod(0o755)
+    result = served.sync(rsync=str(program), old_rsync=True)
+    assert (result.state, result.status) == ("failed", 7), result.reason
+    assert "No space left" in result.reason
+
+
 @web
 def test_interpretation_of_limits(served):
     """A bandwidth limit slows a run down: half a megabyte at a megabyte per second takes its time."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pytest_poorcontainer.mirror.entries import DIRECTORY, FILE, LINK, Entry, Listing, why_refused
-from pytest_poorcontainer.mirror.errors import BadConfig, MirrorError, NotAllowed, SourceError, Unreachable
+from pytest_poorcontainer.mirror.errors import BadConfig, MirrorError, NoSpace, NotAllowed, SourceError, Unreachable
 from pytest_poorcontainer.mirror.listings.dates import seconds
 from pytest_poorcontainer.mirror.plan import Want, printable
 from pytest_poorcontainer.mirror.rules import OURS
@@ -51,6 +51,7 @@ _MANY = 100
 _PARTIAL = {23, 24, 25}
 _REFUSALS = ("auth failed", "Permission denied (", "Host key verification failed")
 _BOILERPLATE = re.compile(r"rsync error: .*|rsync: connection unexpectedly closed .*|@+|\s*")
+_FULL = re.compile(r"(?!.*\[sender\]).*(?:No space left on device|Disk quota exceeded)", re.MULTILINE)
 _LOST = {10, 12, 30, 35, 255}
 _ENDINGS = {
     5: "the server has no such module, or does not let us in",
@@ -134,6 +135,8 @@ class RsyncSource:
         code, said = program.status, _telling(program.errors)
         if code == 0:
             return ""
+        if full := _FULL.search(program.errors):
+            raise NoSpace(f"cannot write what rsync brings: {printable(full[0][:300])}; free some space")
         if code in _PARTIAL:
             return printable(program.errors.strip().splitlines()[0][:300]) if said else f"rsync ended with {code}"
         reason = f"{what} {self.url}: {_ENDINGS.get(code, f'rsync ended with {code}')}{f' ({said})' if said else ''}"
