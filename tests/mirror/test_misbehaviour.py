@@ -281,6 +281,34 @@ def test_a_server_with_few_connections(served):
     assert "busy" in served.log()
 
 
+@over_ftp
+def test_a_server_that_is_full_at_first(served):
+    """A 530 that is about the number of users is asked again as a 421 is, before anything came (row 28)."""
+    served.fill(3)
+    served.faults({"kind": "busy", "path": "", "most": 0, "code": 530, "times": 1})
+    assert served.sync().state == "ok"
+    assert served.tree() == served.tree(served.source)
+    served.faults({"kind": "busy", "path": "", "most": 0, "code": 530})
+    assert served.sync().status == 6
+
+
+@pytest.mark.parametrize("served", ["nginx", "ftp"], indirect=True)
+@pytest.mark.parametrize("hangs", ["d1", "d1/f1.bin"])
+def test_one_that_hangs_is_left_out(served, hangs):
+    """A directory or file that never sends a byte is kept as it is, and everything else comes (row 4)."""
+    served.fill(10)
+    assert served.sync().state == "ok"
+    served.put("d1/f1.bin", b"another")
+    (served.source / "d1/f6.bin").unlink()
+    served.put("new", b"x")
+    served.faults({"kind": "hang" if hangs == "d1" else "stall", "path": hangs})
+    result = served.sync(connections=2)
+    assert (result.state, result.status) == ("partial", 3), result.reason
+    assert "new" in served.tree()
+    assert served.tree()["d1/f1.bin"] != b"another"
+    assert ("d1/f6.bin" in served.tree()) == (hangs == "d1")
+
+
 @over_http
 def test_a_connection_that_is_closed_behind_our_back(served):
     """Keep-alive that was no promise costs nothing (row 37)."""

@@ -6,6 +6,7 @@ import heapq
 import io
 import itertools
 import os
+import re
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ _HTTP = {
 """Classes of HTTP's replies (RFC 9110 15); what is not named is "broken" from 400 on."""
 _FTP = {450: "broken", 550: "gone", 553: "gone"}
 """Classes of FTP's replies (RFC 959 4.2)."""
+_FULL_HOUSE = re.compile(rb"530.*\b(?:too many|maximum|limit|later)\b", re.IGNORECASE)
+"""A refusal that is of the number of users and not of this one: ProFTPD, wu-ftpd and IIS have no 421 for it."""
 _LIMITED = 64 << 10
 _LARGEST_LISTING = 256 << 20  # bytes; libcurl gives up on more, before 8.4 only if the server says so beforehand
 
@@ -108,13 +111,14 @@ class _Slot:
     a large file; it stays, since what is freed and asked for again costs a page fault for each page.
     """
 
-    __slots__ = ("curl", "error", "plain", "request", "sink")
+    __slots__ = ("curl", "error", "full", "plain", "request", "sink")
 
     def __init__(self, curl: Any) -> None:
         self.curl = curl
         self.sink = io.BytesIO()
         self.request: Request | None = None
         self.error: BaseException | None = None
+        self.full = False
         self.plain = False
 
     def drain(self, count: int) -> None:
@@ -137,6 +141,7 @@ class _Slot:
     def header(self, line: bytes) -> int:
         """Take a line of a header, or of an FTP dialogue. An exception must not cross C: it is kept, and ends it."""
         try:
+            self.full = self.full or _FULL_HOUSE.match(line) is not None
             if self.request is not None and self.request.header is not None and not self.request.header(line):
                 return -1
         except BaseException as error:  # noqa: BLE001 - raised again in Transfers.run
@@ -167,6 +172,7 @@ class Transfers:
         self.allowed = len(self._slots)
         self.succeeded = 0
         self._exhausted = False
+        self._hung, self._hung_at = 0, -1  # how many have hung since the last byte, and at which that was
 
     def close(self) -> None:
         """Close all connections. Idempotent."""
@@ -235,14 +241,17 @@ class Transfers:
         request.attempts += 1
         request.seen = self.succeeded + self._came
         slot.request = request
-        slot.error = None
-        plain = request.arrange is None and request.header is None and request.data is not None
+        slot.error, slot.full = None, False
+        last = request.attempts > 1 and request.attempts > self._options.retries
+        plain = not last and request.arrange is None and request.header is None and request.data is not None
         if not (plain and slot.plain):
             slot.curl.reset()
             self._prepare(slot)
             if request.data is None:
                 slot.curl.setopt(self._pycurl.MAXFILESIZE_LARGE, _LARGEST_LISTING)
-            if request.header is not None:
+            if last:  # a connection that was kept tells little about the server
+                slot.curl.setopt(self._pycurl.FRESH_CONNECT, 1)
+            if request.header is not None or not self.succeeded:
                 slot.curl.setopt(self._pycurl.HEADERFUNCTION, slot.header)
             if request.arrange is not None:
                 request.arrange(slot.curl)
@@ -333,19 +342,20 @@ class Transfers:
             code, kind = told, "denied" if told == 407 else "lost"  # noqa: PLR2004 - RFC 9110: the proxy refuses us
             text = f"the proxy answers {code}"
         else:
-            kind = self._judge(number, code)
+            kind = self._judge(number, code, full=slot.full)
         if kind in {"ok", "gone"}:
             self.succeeded += 1
+        new = curl.getinfo(self._pycurl.NUM_CONNECTS) > 0 and curl.getinfo(self._pycurl.CONNECT_TIME) > 0
         outcome = Outcome(kind, code, text or f"the server answers {code}", mtime, "")
         if request.data is None:
             outcome.url = curl.getinfo(self._pycurl.EFFECTIVE_URL)
-        if kind in {"lost", "cut", "busy", "broken"} and self._again(request, outcome):
+        if kind in {"lost", "cut", "busy", "broken"} and self._again(request, outcome, met=new):
             return
         if kind == "denied" and not self.succeeded:
             raise NotAllowed(f"the source refuses us: {outcome.reason}; look at user, password and certificate")
         self._ended.append((request, outcome))
 
-    def _judge(self, number: int, code: int) -> str:
+    def _judge(self, number: int, code: int, *, full: bool) -> str:
         """Return the class of an outcome from libcurl's number and the server's reply."""
         if number == 0 and code < 400:  # noqa: PLR2004 - HTTP's errors; FTP's leave a number
             return "ok"
@@ -353,7 +363,7 @@ class Transfers:
         if number in {0, pycurl.E_HTTP_RETURNED_ERROR}:
             return _HTTP.get(code, "broken" if code >= 400 else "ok")  # noqa: PLR2004 - HTTP's errors
         if number == pycurl.E_LOGIN_DENIED or code in {421, 430}:
-            return "busy" if self.succeeded or code == 421 else "denied"  # noqa: PLR2004 - RFC 959: not available
+            return "busy" if self.succeeded or full or code == 421 else "denied"  # noqa: PLR2004 - RFC 959: not available
         if number in {pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE, pycurl.E_SSL_ISSUER_ERROR}:
             return "denied"
         if number in {pycurl.E_PARTIAL_FILE, pycurl.E_RECV_ERROR, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR}:
@@ -367,8 +377,12 @@ class Transfers:
             return "refused"
         return "lost"
 
-    def _again(self, request: Request, outcome: Outcome) -> bool:
-        """Ask once more later, if there is an attempt left. Raises :class:`Unreachable` when nothing came meanwhile."""
+    def _again(self, request: Request, outcome: Outcome, *, met: bool) -> bool:
+        """Ask once more later, if there is an attempt left. Raises :class:`Unreachable` when nothing came meanwhile.
+
+        ``met`` tells that the server has taken a new connection for this attempt. One that has answered before, too,
+        is there, and it is this one file or directory that hangs; until that is so of more than it serves at once.
+        """
         busy = outcome.kind == "busy"
         if busy and self.allowed > 1:
             self.allowed -= 1
@@ -376,6 +390,10 @@ class Transfers:
             request.attempts -= 1
         if request.attempts > self._options.retries:
             if outcome.kind in {"lost", "cut"} and self._moved() == request.seen:
+                self._hung = self._hung + 1 if self._hung_at == request.seen else 1
+                self._hung_at = request.seen
+                if met and self.succeeded and self._hung <= len(self._slots):
+                    return False
                 often = "once" if request.attempts == 1 else f"{request.attempts} times"
                 raise Unreachable(f"the source cannot be reached: {outcome.reason} (asked {often})")
             return False

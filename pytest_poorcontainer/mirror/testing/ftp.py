@@ -66,7 +66,8 @@ class _Session(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         """Take commands until the client leaves."""
         busy = self.server.served.faults.find("busy", "")
-        if busy and self.server.now > int(busy["most"]):
+        self.full = bool(busy) and self.server.now > int((busy or {})["most"])
+        if self.full and not (busy or {}).get("code"):
             self.say("421 too many connections")
             return
         self.say("220 a server for tests")
@@ -115,6 +116,9 @@ class _Session(socketserver.StreamRequestHandler):
 
     def on_pass(self, argument: str) -> None:
         """Take the password."""
+        if self.full:
+            self.say("530 Sorry, the maximum number of clients are already connected")
+            return
         if self.server.password and (self.name, argument) != self.server.password:
             self.say("530 wrong user or password")
             return

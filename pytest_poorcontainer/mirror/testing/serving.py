@@ -42,6 +42,9 @@ class Served:
         """Return what is in a directory (relative, "" for the top); without ``links`` as what they lead to."""
         if self.faults.find("empty", path):
             return []
+        if self.faults.find("hang", path):
+            self.ending.wait(_STALL)
+            raise ConnectionError("hung, as a fault says")
         found = []
         for entry in sorted(os.scandir(self.root / path), key=lambda one: one.name):
             below = f"{path}/{entry.name}" if path else entry.name
