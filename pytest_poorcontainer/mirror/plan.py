@@ -72,7 +72,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     listed: dict[str, int] = field(default_factory=lambda: {"files": 0, "bytes": 0, "directories": 0})
-    local: dict[str, int] = field(default_factory=lambda: {"files": 0, "bytes": 0})
+    local: dict[str, int] = field(default_factory=lambda: {"files": 0, "bytes": 0, "others": 0})
     tops: dict[str, int] = field(default_factory=dict)
     newest: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class Plan:
     def excess(self, limits: Limits) -> list[str]:
         """Return why the guard holds this plan, in words; nothing when it may pass."""
         gone = [one for one in self.deletions if one.kind != DIRECTORY]
-        count, size, had = len(gone), sum(one.size for one in gone), self.local["files"]
+        count, size, had = len(gone), sum(one.size for one in gone), self.local["files"] + self.local["others"]
         reasons = []
         if count and count >= had and (had > 1 or not self.fetches):
             return [f"all {had} files would be deleted"]
@@ -209,10 +209,13 @@ class Plan:
         return plan
 
     def count_local(self, path: str, kind: str, size: int, count: int = 1) -> None:
-        """Count what lies in the destination; ``size`` is that of all ``count`` together."""
-        if kind != FILE:
+        """Count what lies in the destination; ``size`` is that of all ``count`` together.
+
+        Links count as well: what they are to be compared with, the deletions, may be of links.
+        """
+        if kind == DIRECTORY:
             return
-        self.local["files"] += count
+        self.local["files" if kind == FILE else "others"] += count
         self.local["bytes"] += size
         top, slash, _ = path.partition("/")
         if slash:

@@ -86,7 +86,7 @@ def test_unchanged_files_are_counted_with_what_they_hold(tmp_path):
     listing = Listing(entries=[Entry("a", FILE, 3, WHEN), Entry("b", FILE, 3, WHEN), Entry("d", FILE, 3, WHEN)])
     _, plan = planned("pool", listing, Mirror("x"), tmp_path)
     assert plan["listed"] == {"files": 3, "bytes": 9, "directories": 1}
-    assert plan["local"] == {"files": 3, "bytes": 10}
+    assert plan["local"] == {"files": 3, "bytes": 10, "others": 0}
     assert plan["tops"] == {"pool": 3}
     assert [want["path"] for want in plan["fetches"]] == ["pool/d"]
     assert plan["newest"] == WHEN

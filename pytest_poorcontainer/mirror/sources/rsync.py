@@ -288,10 +288,13 @@ class _Dry:
         if found:
             self._change(found)
             return
-        totals = re.match(rb"(Number of files|Total file size): ([\d,.]+)(?:.*\breg: ([\d,.]+))?", line)
+        totals = re.match(
+            rb"(Number of files|Total file size): ([\d,.]+)(?:.*\breg: ([\d,.]+))?(?:.*\blink: ([\d,.]+))?", line
+        )
         if totals:
             number = totals[2] if totals[1] == b"Total file size" else totals[3] or b"0"
             self._totals[totals[1].decode()] = int(re.sub(rb"[,.]", b"", number))
+            self._totals["links"] = max(self._totals.get("links", 0), int(re.sub(rb"[,.]", b"", totals[4] or b"0")))
 
     def _delete(self, name: str) -> None:
         path = name.rstrip("/")
@@ -333,8 +336,10 @@ class _Dry:
         new = sum(not want.changed for want in plan.fetches)
         gone = sum(one.kind == FILE for one in plan.deletions)
         plan.local["files"] = max(gone, plan.listed["files"] - new + gone)
+        others = sum(one.kind not in {FILE, DIRECTORY} for one in plan.deletions)
+        plan.local["others"] = max(others, self._totals.get("links", 0) - len(plan.links) + others)
         for top in {one.path.partition("/")[0] for one in plan.deletions if "/" in one.path}:
-            plan.tops[top] = sum(local.kind == FILE for _, local in self._tree.walk(top))
+            plan.tops[top] = sum(local.kind != DIRECTORY for _, local in self._tree.walk(top))
         plan.newest = max(plan.newest, memory.get("newest", 0.0))
         memory["newest"] = plan.newest
 
