@@ -244,6 +244,7 @@ _SITE: dict[str, Callable[[Any], Any]] = {
     "page": lambda value: Path(_text(value)),
 }
 _SERVER = ("connections", "bandwidth", "user", "password", "netrc", "proxy", "ca", "insecure", "tls", "ip")
+_PAGES = ("index", "fragment")
 _SERVER_LIMITS = ("connections", "bandwidth")  # which a mirror may lower, and not raise
 
 
@@ -339,6 +340,10 @@ def _mirror(reader: _Reader, name: str, given: dict[str, Any], root: Path | None
     table = f"mirror.{name}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         reader.fail(table, "", f'"{name}" is no name for a mirror: use letters, digits, dot, dash, underscore')
+    if name in _PAGES:
+        reader.fail(table, "", f'"{name}" is no name for a mirror: {name}.html is the page of all of them')
+    if given.get("command") and given.get("snapshots"):
+        reader.fail(table, "snapshots", "a command writes into the destination itself, and snapshots make that a link")
     if not given.get("source"):
         reader.fail(table, "", "it has no source")
     if "dest" not in given and root is None:

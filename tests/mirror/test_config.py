@@ -94,7 +94,10 @@ def test_mistakes_have_their_line(tmp_path, old, new, line, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [("", "it has no mirror"), ("x = [", "it has to be TOML"), ("[mirror.a]\n", "it has no source"),
-     ("[mirror.a]\nsource = 'x'\n", "has no root"), ("mirror = 3", "table"), ("[defaults]\nroot=3\n", "is no text")],
+     ("[mirror.a]\nsource = 'x'\n", "has no root"), ("mirror = 3", "table"), ("[defaults]\nroot=3\n", "is no text"),
+     ("[mirror.index]\nsource = 'x'\ndest = 'y'\n", "index.html is the page of all"),
+     ("[mirror.fragment]\nsource = 'x'\ndest = 'y'\n", "fragment.html is the page"),
+     ("[mirror.a]\nsource = 'x'\ndest = 'y'\ncommand = 'z'\nsnapshots = 2", "toml:5: .* a command writes into")],
 )  # fmt: skip
 def test_other_mistakes(tmp_path, text, words):
     """What is no configuration at all is said as well."""
