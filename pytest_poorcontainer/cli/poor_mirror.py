@@ -85,7 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--fresh", action="store_true", help="make a new one, even if one is held")
     added = command("release", _release, "Let exactly the plan that is held pass, with the next run.")
     added.add_argument("name", metavar="NAME")
-    added = command("status", _status, "Show how the mirrors are.")
+    added.add_argument("digest", metavar="DIGEST", nargs="?", default="", help="of the plan that was looked at")
+    added = command(
+        "status", _status, "Show how the mirrors are; ends with 4, 1 or 3 if one is held, has failed or is partial."
+    )
     added.add_argument("--json", action="store_true", help="as JSON")
     added = command("history", _history, "Show the last runs of a mirror.")
     added.add_argument("name", metavar="NAME")
@@ -249,6 +252,7 @@ def _plan(options: argparse.Namespace) -> int:
         if not options.json:
             age = time.time() - saved.get("since", time.time())
             print(f"# held for {age:.0f} s: {'; '.join(saved.get('reasons', []))}")
+            print(f"# to let exactly this pass: poor-mirror release {mirror.name} {plan.digest()}")
     else:
         result = sync(mirror, dry=True)
         if result.plan is None:
@@ -268,7 +272,7 @@ def _release(options: argparse.Namespace) -> int:
     from pytest_poorcontainer.mirror.home import Home  # noqa: PLC0415 - one command
 
     mirror = _ours(options)
-    print(f"released: {Home.release(mirror.work)}; the next run carries it out")
+    print(f"released: {Home.release(mirror.work, options.digest)}; the next run carries it out")
     return 0
 
 

@@ -267,11 +267,16 @@ class Home:
         return 0
 
     @classmethod
-    def release(cls, path: Path) -> str:
-        """Let exactly the plan that is held pass; return its summary. Raises :class:`BadConfig` when none is."""
+    def release(cls, path: Path, digest: str = "") -> str:
+        """Let exactly the plan that is held pass; return its summary.
+
+        Raises :class:`BadConfig` when none is, or another one than that of the ``digest``.
+        """
         found = cls.held(path)
         if found is None:
             raise BadConfig(f"no plan is held for {path}: there is nothing to release")
+        if digest and digest != found[0].digest():
+            raise BadConfig(f"the plan that is held now is {found[0].digest()}, and not {digest}: look at it once more")
         (path / OURS / _RELEASED).write_text(found[0].digest(), encoding="ascii")
         return found[0].summary()
 

@@ -73,8 +73,14 @@ def test_plan_release(site):
     assert plan.returncode == 0
     assert "- f11 11" in plan.stdout
     assert "all 12 files would be deleted" in plan.stdout
+    digest = json.loads(poor_mirror("plan", "one", "--json", cwd=site).stdout)["digest"]
+    assert f"poor-mirror release one {digest}\n" in plan.stdout
+    other = poor_mirror("release", "one", "0123456789abcdef", cwd=site)
+    assert other.returncode == 2
+    assert f"is {digest}, and not 0123456789abcdef" in other.stderr
+    assert poor_mirror("sync", "one", cwd=site).returncode == 4
     assert len(json.loads(poor_mirror("plan", "one", "--json", cwd=site).stdout)["deletions"]) == 12
-    assert poor_mirror("release", "one", cwd=site).returncode == 0
+    assert poor_mirror("release", "one", digest, cwd=site).returncode == 0
     assert poor_mirror("sync", "one", cwd=site).returncode == 0
     again = poor_mirror("release", "one", cwd=site)
     assert again.returncode == 2
