@@ -223,6 +223,7 @@ class Run:
             if carrying is None or not carrying.moved or not left:
                 break
             self.log("the source has changed meanwhile: once more")
+            self._count(carrying)
             found = None
         if carrying is None or self._dry:
             return
@@ -244,7 +245,9 @@ class Run:
     def _fingerprint(self) -> str:
         """Return what has to be the same for an unchanged source to mean an unchanged mirror."""
         mirror = self.mirror
-        return repr((self.url, mirror.include, mirror.exclude, mirror.filters, mirror.links, mirror.delete_excluded))
+        belongs = (mirror.include, mirror.exclude, mirror.filters, mirror.links)
+        left = (mirror.delete, mirror.delete_excluded, mirror.manifest, mirror.trace)
+        return repr((self.url, belongs, left))
 
     def _unchanged(self, home: Home, saved: dict[str, Any]) -> None:
         """End a run whose source says that nothing is new."""
@@ -253,6 +256,9 @@ class Run:
         self.result.newest, self.result.unchanged = complete["newest"], True
         self.result.plan = Plan(self.mirror.name, self.url)
         self._disk(home, self.result.plan)
+        if not self._dry:
+            traces.end(home, self.mirror.trace)
+            traces.stamp(home, self.mirror.trace, self.url)
         self.log("the source's manifest is the one that we have: nothing to do")
 
     def _disk(self, home: Home, plan: Plan) -> None:
@@ -319,29 +325,38 @@ class Run:
         """Publish, delete, and say how complete the mirror is now."""
         plan, stage = carrying.plan, carrying.stage
         self.progress.enter("publish")
-        if plan:
-            traces.begin(home, self.mirror.trace)
-        carrying.publish()
-        if self.mirror.manifest and (plan or not manifest.present(home)):
-            manifest.write(home)
-        self.progress.enter("delete")
-        carrying.delete()
-        traces.end(home, self.mirror.trace)
+        try:
+            if plan:
+                traces.begin(home, self.mirror.trace)
+            carrying.publish()
+            if self.mirror.manifest and (plan or not manifest.present(home)):
+                manifest.write(home)
+            self.progress.enter("delete")
+            carrying.delete()
+        finally:
+            traces.end(home, self.mirror.trace)
+        self._count(carrying)
         stage.clean(stage.resumable())
         result = self.result
-        new = {want.path for want in plan.fetches if not want.changed} - {want.path for want, _ in stage.failures}
-        result.added, result.deleted = len(new), carrying.deleted
-        result.changed = max(0, stage.files - result.added)
-        result.fetched = stage.bytes
         result.files, result.bytes = plan.listed["files"], plan.listed["bytes"]
         result.newest = max(plan.newest, stage.newest)
         spent = time.time() - result.started
-        result.rate = stage.bytes / spent if spent > 0 else 0.0
+        result.rate = result.fetched / spent if spent > 0 else 0.0
         problems = carrying.problems()
         result.problems = len(problems)
         if problems:
             more = f" (and {len(problems) - 1} more; see the log)" if len(problems) > 1 else ""
             result.end("partial", 3, problems[0] + more)
+
+    def _count(self, carrying: Carrying) -> None:
+        """Count what a round has brought; indexes that it could not publish come again with the next one."""
+        stage, result = carrying.stage, self.result
+        missing = {want.path for want, _ in stage.failures} | stage.waiting.keys()
+        new = {want.path for want in carrying.plan.fetches if not want.changed} - missing
+        result.added += len(new)
+        result.changed += max(0, stage.files - len(stage.waiting) - len(new))
+        result.deleted += carrying.deleted
+        result.fetched += stage.bytes
 
     def _end(self, previous: dict[str, Any] | None) -> None:
         """Write history and status, and tell hooks and notifiers."""

@@ -144,8 +144,10 @@ def test_a_source_that_changes_meanwhile_is_copied_once_more(served, monkeypatch
             served.put("pool/two", b"two")
             served.put("dists/Packages", b"pool/one pool/two", age=2)
 
-    assert served.sync(profile="debian", tell=tell).state == "ok"
+    result = served.sync(profile="debian", tell=tell)
+    assert result.state == "ok"
     assert served.tree() == served.tree(served.source)
+    assert (result.added, result.changed) == (3, 0)
 
 
 @over
