@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import posixpath
+from collections import deque
 from typing import TYPE_CHECKING
 
 from pytest_poorcontainer.mirror import sums
-from pytest_poorcontainer.mirror.entries import FILE
+from pytest_poorcontainer.mirror.entries import DIRECTORY, FILE, Entry
 from pytest_poorcontainer.mirror.plan import DATA, INDEX, printable
+from pytest_poorcontainer.mirror.planner import compare
+from pytest_poorcontainer.mirror.rules import OURS
 from pytest_poorcontainer.mirror.staging import disk_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pytest_poorcontainer.mirror.config import Mirror
-    from pytest_poorcontainer.mirror.entries import Entry
     from pytest_poorcontainer.mirror.plan import Plan, Want
     from pytest_poorcontainer.mirror.sources.base import Source
     from pytest_poorcontainer.mirror.staging import Stage
-    from pytest_poorcontainer.mirror.tree import Tree
+    from pytest_poorcontainer.mirror.tree import Local, Tree
 
 __all__ = ["Carrying"]
 
 _ONCE_MORE = {"gone", "size", "checksum"}
 _LARGEST_SUMS = 64 << 20
+_ASKED = 16  # directories, before deletions
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -130,17 +133,59 @@ class Carrying:
             self.stage.checksums.setdefault(path, expected)
 
     def _has_moved(self) -> bool:
-        """Whether the indexes that came are not the source's any more."""
+        """Whether the source's indexes are not those that came, or those that stay while something is deleted."""
+        if not self._profile.indexes or not (self.stage.waiting or self.plan.deletions):
+            return False
+        self._look_for_update()
         # As they were listed: of a file that was asked about, what came has an exact time, and a listing may not.
         came = {want.path: want for want in self.plan.fetches if want.path in self.stage.waiting}
-        if not came or not self._profile.indexes:
-            return False
+        if not came:
+            return self._others_are_published()
         fresh = self._fresh(set(came))
         for path, want in came.items():
             entry = fresh.get(path, "gone")
             if isinstance(entry, str) or entry.size != want.size or entry.mtime != want.mtime:
                 return True
         return False
+
+    def _look_for_update(self) -> None:
+        """Look whether the source is being updated by now: it was listed a while ago."""
+        if self._profile.updating and "updating" not in self.plan.facts:
+            top = self._source.relist([""]).get("")
+            for entry in top.entries if top is not None else []:
+                if self._profile.is_updating(entry.name):
+                    self.plan.facts["updating"] = entry.name
+
+    def _others_are_published(self) -> bool:
+        """Whether the source has other indexes than we have, though none was to be fetched: they came after its list.
+
+        A few are asked about, those nearest to the top, which change with all below them.
+        """
+        here = self._nearest_indexes()
+        fresh = self._fresh(set(here))
+        return any(isinstance(entry, Entry) and compare(entry, here[path]) == "fetch" for path, entry in fresh.items())
+
+    def _nearest_indexes(self) -> dict[str, Local]:
+        """Return the indexes in the few directories nearest to the top that have any."""
+        found: dict[str, Local] = {}
+        rules, asked = self._mirror.rules(), {want.path for want in self.plan.fetches}
+        directories, count = deque([""]), 0
+        while directories and count < _ASKED:
+            directory = directories.popleft()
+            before = len(found)
+            for name, local in self._tree.scan(directory).items():
+                path = posixpath.join(directory, name)
+                if name == OURS or not rules.wanted(path, local.kind == DIRECTORY):
+                    continue
+                if local.kind == DIRECTORY:
+                    directories.append(path)
+                elif local.kind == FILE and path not in asked and self._profile.stage(path) == INDEX:
+                    found[path] = local
+            count += len(found) > before
+        return found
+
+    def _is_of_indexes(self, directory: str) -> bool:
+        return self._profile.stage(f"{directory}/x") == INDEX
 
     def publish(self) -> None:
         """Publish indexes and links, if all that they name is there; else they stay as they are."""
@@ -149,9 +194,13 @@ class Carrying:
             self._withheld = "the source keeps changing while it is copied"
         elif "updating" in self.plan.facts:
             self._withheld = f"the source is being updated ({printable(self.plan.facts['updating'])})"
-        elif failed and self.stage.waiting and self._profile.indexes:
+        elif failed and self._profile.indexes and (self.stage.waiting or any(want.stage == INDEX for want in failed)):
             self._withheld = f"{len(failed)} files did not come"
-        elif self.plan.kept and self._profile.indexes and self.stage.waiting:
+        elif (
+            self.plan.kept
+            and self._profile.indexes
+            and (self.stage.waiting or any(map(self._is_of_indexes, self.plan.kept)))
+        ):
             self._withheld = "a directory could not be listed"
         if self._withheld:
             self._log(f"the old indexes stay: {self._withheld}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.mirror.rules import Rules
     from pytest_poorcontainer.mirror.tree import Local, Tree
 
-__all__ = ["Planner", "escapes"]
+__all__ = ["Planner", "compare", "escapes"]
 
 _DEEPEST = 64
 _LONGEST = 4000  # bytes of a path; PATH_MAX is 4096
@@ -106,7 +106,7 @@ class Planner:
         listed = held = 0
         for entry in listing.entries:
             local = there.get(entry.name)
-            if local is None or entry.kind != FILE or entry.name in NAMES or _compare(entry, local) is not None:
+            if local is None or entry.kind != FILE or entry.name in NAMES or compare(entry, local) is not None:
                 continue
             names.add(entry.name)
             listed += entry.size or 0
@@ -216,7 +216,7 @@ class Planner:
     def _file(self, path: str, entry: Entry, local: Local | None) -> None:
         self.plan.listed["files"] += 1
         self.plan.listed["bytes"] += entry.size or 0
-        verdict = _compare(entry, local)
+        verdict = compare(entry, local)
         # A listing may have minutes only, or no times at all; what came with the file is exact.
         when = local.mtime if local is not None and verdict != "fetch" else entry.mtime
         if when is not None and when > self.plan.newest and self._profile.dates(path):
@@ -293,7 +293,7 @@ class Planner:
         return False
 
 
-def _compare(entry: Entry, local: Local | None) -> str | None:
+def compare(entry: Entry, local: Local | None) -> str | None:
     """Return "fetch" or "ask" (whether it has changed), or None when what is there is what the listing says."""
     if local is None or local.kind != FILE:
         return "fetch"
