@@ -38,6 +38,7 @@ __all__ = ["Service"]
 _GLANCE = 0.1  # seconds after which a log is looked at anyhow, should its file system not tell of writing
 _AFTERMATH = 0.005  # seconds in which what a command leaves behind mostly ends by itself
 _STEP = 0.05
+_NEWS = 1.0  # seconds in which the end of a command that was killed is told
 _SHOWN = 20  # lines of the log in an error
 
 
@@ -445,7 +446,11 @@ class Service(Freezable):
 
     def kill(self) -> int:
         """Kill all its processes (SIGKILL), as a crash does; return how many. :meth:`restart` starts it again."""
-        return kill(f"{self.host_name}: {self.name}", lambda: self.pids)
+        killed = kill(f"{self.host_name}: {self.name}", lambda: self.pids)
+        if killed:  # the command's watcher tells of its end a moment later
+            with contextlib.suppress(subprocess.TimeoutExpired, LabDied):
+                self.process.wait(_NEWS)
+        return killed
 
     def restart(self) -> None:
         """Stop it if it runs, start it again with the same arguments, wait until it is ready. The log goes on.
