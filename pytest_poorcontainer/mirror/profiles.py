@@ -46,17 +46,17 @@ class Profile:
 
     def stage(self, path: str) -> int:
         """Return the stage of a file. Checksums belong to what they vouch for, and come last, in every profile."""
-        if not self._index_rules.wanted(path, False) or _SUMS.fullmatch(path):
+        if self._index_rules.leave_out(path) or _SUMS.fullmatch(path):
             return INDEX
         return DATA
 
     def dates(self, path: str) -> bool:
         """Whether the time of this file tells how old the content is."""
-        return not self.trace or not self._trace_rules.wanted(path, False)
+        return not self.trace or self._trace_rules.leave_out(path)
 
     def is_updating(self, path: str) -> bool:
         """Whether a file of this name means that the source is being updated."""
-        return bool(self.updating) and not self._updating_rules.wanted(path, False)
+        return self._updating_rules.leave_out(path)
 
 
 PROFILES = {

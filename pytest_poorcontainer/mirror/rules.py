@@ -52,10 +52,14 @@ class Rules:
         """Whether a path (relative to the top, without a leading slash) belongs to the mirror."""
         if path.startswith(OURS) and _PRIVATE.fullmatch(path):
             return False
+        return not self.leave_out(path, is_directory)
+
+    def leave_out(self, path: str, is_directory: bool = False) -> bool:
+        """Whether one of the rules leaves a path out; what is ours belongs to no mirror, but to no rule either."""
         for rule in self._rules:
             if (is_directory or not rule.directories_only) and rule.match.fullmatch(path):
-                return rule.includes
-        return True
+                return not rule.includes
+        return False
 
     def for_rsync(self) -> list[str]:
         """Return the same as arguments of rsync's, what is ours first."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pytest_poorcontainer.mirror.config import Mirror
 from pytest_poorcontainer.mirror.entries import DIRECTORY, FILE, LINK, Entry, Listing
 from pytest_poorcontainer.mirror.planner import Planner
+from pytest_poorcontainer.mirror.profiles import DATA, PROFILES
 from pytest_poorcontainer.mirror.tree import Tree
 
 NAMES = ("a", "b", "c.deb", "d", "Packages", "SHA256SUMS", "sub")
@@ -90,3 +91,11 @@ def test_unchanged_files_are_counted_with_what_they_hold(tmp_path):
     assert plan["tops"] == {"pool": 3}
     assert [want["path"] for want in plan["fetches"]] == ["pool/d"]
     assert plan["newest"] == WHEN
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_what_is_ours_in_a_source_means_no_update(profile):
+    """A mirror of a mirror: the first one's manifest is no sign that it is being updated, nor an index."""
+    for name in (".poor-mirror", ".poor-mirror.manifest"):
+        assert not profile.is_updating(name)
+        assert profile.stage(name) == DATA
