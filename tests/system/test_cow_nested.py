@@ -1,5 +1,6 @@
 """Trees of tests that run in a tree themselves, all of the backend preload: one net below all of them."""
 
+import contextlib
 import sys
 
 import pytest
@@ -20,19 +21,26 @@ for place in sys.argv[1:]:
 """
 
 
+@contextlib.contextmanager
+def tree_with_a_net(path):
+    """Give a tree on preload that the net holds; skip the test where there is none."""
+    try:
+        outer = CowTree(path, backend="preload")
+    except Unavailable as error:
+        pytest.skip(str(error))
+    with outer:
+        if "a net below it" not in outer.trust:
+            pytest.skip(outer.trust)
+        yield outer
+
+
 def test_a_test_in_a_tree_has_trees_of_its_own(tmp_path):
     """A program in a tree makes trees of its own directory and of another: each shows what it is on, and ends alone."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(f"{name}\n")
         (tmp_path / name / "gone").touch()
-    try:
-        outer = CowTree(tmp_path / "one", backend="preload")
-    except Unavailable as error:
-        pytest.skip(str(error))
-    with outer:
-        if "a net below it" not in outer.trust:
-            pytest.skip(outer.trust)
+    with tree_with_a_net(tmp_path / "one") as outer:
         outer.run(["sh", "-c", "echo outer >>file"], check=True)
         argv = [sys.executable, "-c", INNER, tmp_path / "one", tmp_path / "two"]
         done = outer.run(list(map(str, argv)), capture_output=True, text=True, check=True)
@@ -67,13 +75,7 @@ def test_a_tree_that_the_net_does_not_take_in_is_refused(tmp_path):
     (tmp_path / "other").mkdir()
     for directory in (tmp_path / "place/in", tmp_path / "other"):
         (directory / "file").write_text(f"{directory.name}\n")
-    try:
-        outer = CowTree(tmp_path / "place/in", backend="preload")
-    except Unavailable as error:
-        pytest.skip(str(error))
-    with outer:
-        if "a net below it" not in outer.trust:
-            pytest.skip(outer.trust)
+    with tree_with_a_net(tmp_path / "place/in") as outer:
         argv = [sys.executable, "-c", ABOVE, str(tmp_path / "place"), str(tmp_path / "other")]
         done = outer.run(argv, capture_output=True, text=True)
         assert done.stderr == ""
