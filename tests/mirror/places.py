@@ -53,6 +53,20 @@ class Place:
         """Return the mirror's settings."""
         return Mirror(**{"name": "m", "source": self.url, "dest": self.dest, "state": self.state, **QUICK, **options})
 
+    def package_while_fetching(self):
+        """Have an archive of one package; return a listener for which another comes when the first is fetched."""
+        self.put("pool/one", b"one")
+        self.put("dists/Packages", b"pool/one")
+        changed = []
+
+        def tell(told):
+            if told["phase"] == "fetch" and not changed:
+                changed.append(1)
+                self.put("pool/two", b"two")
+                self.put("dists/Packages", b"pool/one pool/two", age=2)
+
+        return tell
+
     def sync(self, *, dry=False, force=False, verify=False, adopt=False, tell=None, **options):
         """Run once, and return the result."""
         run = Run(self.mirror(**options), dry=dry, force=force, verify=verify, adopt=adopt, tell=tell)

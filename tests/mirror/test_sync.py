@@ -134,17 +134,7 @@ def test_old_indexes_and_their_files_stay_when_data_does_not_come(served):
 @over_two
 def test_a_source_that_changes_meanwhile_is_copied_once_more(served, monkeypatch):
     """An index that is another one at the end of the run is fetched again, with what it names (row 8)."""
-    served.put("pool/one", b"one")
-    served.put("dists/Packages", b"pool/one")
-    changed = []
-
-    def tell(told):
-        if told["phase"] == "fetch" and not changed:
-            changed.append(1)
-            served.put("pool/two", b"two")
-            served.put("dists/Packages", b"pool/one pool/two", age=2)
-
-    result = served.sync(profile="debian", tell=tell)
+    result = served.sync(profile="debian", tell=served.package_while_fetching())
     assert result.state == "ok"
     assert served.tree() == served.tree(served.source)
     assert (result.added, result.changed) == (3, 0)

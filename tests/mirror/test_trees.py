@@ -124,17 +124,7 @@ def test_other_policies_for_links(served, links):
 @over_all
 def test_a_source_that_changes_between_list_and_fetch(served):
     """The index at the end is the one that fits, with all that it names (row 8)."""
-    served.put("pool/one", b"one")
-    served.put("dists/Packages", b"pool/one")
-    changed = []
-
-    def tell(told):
-        if told["phase"] == "fetch" and not changed:
-            changed.append(1)
-            served.put("pool/two", b"two")
-            served.put("dists/Packages", b"pool/one pool/two", age=2)
-
-    assert served.sync(profile="debian", tell=tell).state == "ok"
+    assert served.sync(profile="debian", tell=served.package_while_fetching()).state == "ok"
     assert served.tree() == served.tree(served.source)
 
 
