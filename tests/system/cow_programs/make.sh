@@ -5,4 +5,3 @@ make -s
 ./m
 touch m.c
 make -s
-rm m
