@@ -123,7 +123,7 @@ static int make_tmpfs(const struct request *request, struct pc_failure *failure)
     return tree < 0 ? fail_context(failure, context, step, "a tree") : tree;
 }
 
-/* The merged root has the mode and owner of its upper's. */
+/* The merged root has the mode, owner and times of its upper's. */
 static int make_upper(int lower)
 {
     struct stat info;
@@ -136,7 +136,10 @@ static int make_upper(int lower)
     /* Ids that are not mapped stay ours. */
     if (chown("store/upper", info.st_uid, info.st_gid) < 0 && errno != EINVAL && errno != EPERM)
         return -1;
-    return chmod("store/upper", info.st_mode & 07777);
+    const struct timespec times[] = { info.st_atim, info.st_mtim };
+    if (chmod("store/upper", info.st_mode & 07777) < 0)
+        return -1;
+    return utimensat(AT_FDCWD, "store/upper", times, 0);
 }
 
 static void take_down(int with_store)
