@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.network.host import Host
     from pytest_poorcontainer.network.topology import Cable, Node
 
-__all__ = ["await_ports", "greet", "netlinks_of"]
+__all__ = ["await_ports", "greet", "lives", "netlinks_of"]
 
 _AT_ONCE = 60  # descriptors in one answer of the lab's
 
@@ -24,7 +24,7 @@ _AT_ONCE = 60  # descriptors in one answer of the lab's
 @contextlib.contextmanager
 def netlinks_of(nodes: Iterable[Node]) -> Iterator[dict[Node, Netlink]]:
     """Lend netlink sockets of hosts, those that are closed left out. Nobody else has them meanwhile."""
-    hosts = [(node, host) for node in nodes if (host := node.host) is not None and _lives(host)]
+    hosts = [(node, host) for node in nodes if (host := node.host) is not None and lives(host)]
     if not hosts:
         yield {}
         return
@@ -41,7 +41,8 @@ def netlinks_of(nodes: Iterable[Node]) -> Iterator[dict[Node, Netlink]]:
         yield lent
 
 
-def _lives(host: Host) -> bool:
+def lives(host: Host) -> bool:
+    """Return whether a host is neither closed nor dead."""
     return not host.closed and not host._handle.has_ended()  # noqa: SLF001 - ours
 
 

@@ -141,7 +141,7 @@ class Way(abc.ABC):
         """Let IP packets of more than ``mtu`` bytes vanish, and nobody be told: pings pass, transfers hang.
 
         As where a tunnel is narrower than its ends know, and a firewall drops ICMP. The hosts' interfaces cut segments
-        to size themselves meanwhile (TSO off), or packets would be seen in bundles of 64 KiB.
+        to size themselves meanwhile (TSO and UDP's GSO off), or packets would be seen in bundles of 64 KiB.
         """
         from pytest_poorcontainer.network.offloads import segmenting_off  # noqa: PLC0415 - few tests need it
 
@@ -149,6 +149,8 @@ class Way(abc.ABC):
             raise UsageError(f"mtu is a number of bytes from {_MTU_LEAST} up, not {mtu!r}")
         places = self.places(direction)
         what = f"{self}: packets of more than {mtu} bytes vanish"
+        for place in places:
+            place.link.check(f"put in force ({what}) at")
         with contextlib.ExitStack() as stack:
             stack.enter_context(segmenting_off(dict.fromkeys(place.link for place in places)))
             stack.callback(drop(what, [_narrowed(one, longer=mtu) for one in places]))

@@ -1,4 +1,4 @@
-"""Who hears whom: partitions, the traffic between two hosts, ports, resets, narrow ways; and what is left of them."""
+"""Who hears whom: partitions, the traffic between two hosts, ports, resets; and what is left of them."""
 
 import contextlib
 import os
@@ -331,37 +331,6 @@ def test_connections_that_pass_a_cable_are_reset_at_a_host_only(network):
     for way in (client.cable, network.between(client, server)):
         with pytest.raises(PoorContainerError, match=r"cannot reset the connections of .* closed"):
             way.reset()
-
-
-def test_a_narrow_way_lets_small_packets_pass_only(network):
-    """Small datagrams arrive, large ones and full segments vanish; afterwards a transfer goes on where it hung."""
-    chain = network.chain(2)
-    client, server = chain.client, chain.server
-    offload = told(client, "sh", "-c", "ip -d link show eth0")
-    with (
-        server.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
-        client.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth,
-        server.listen((server.ip, 80)) as listening,
-        client.connect((server.ip, 80)) as connection,
-        listening.accept()[0] as accepted,
-    ):
-        ear.bind((server.ip, 99))
-        ear.settimeout(SILENCE)
-        accepted.settimeout(SILENCE)
-        with chain.links[1].mtu_black_hole(1000):
-            mouth.sendto(bytes(972), (server.ip, 99))
-            assert len(ear.recv(2000)) == 972
-            mouth.sendto(bytes(973), (server.ip, 99))
-            with pytest.raises(TimeoutError):
-                ear.recv(2000)
-            connection.sendall(bytes(8000))
-            with pytest.raises(TimeoutError):
-                accepted.recv(1)
-        accepted.settimeout(10)
-        assert accepted.recv(1) == b"\0"
-    assert told(client, "sh", "-c", "ip -d link show eth0") == offload
-    with pytest.raises(UsageError, match="mtu is a number of bytes from 68 up, not 1"):
-        chain.links[1].mtu_black_hole(1)
 
 
 def test_what_a_fault_touched_is_as_it_was(network, nodes):
