@@ -25,6 +25,12 @@ __all__ = [
 class PoorContainerError(Exception):
     """Base of every error that this package raises on its own account."""
 
+    where = ""
+    """What asked for it, like "two-sites.toml:6: hosts.db.start[0]"; "" for what a program has asked for."""
+
+    def _beginning(self) -> str:
+        return f"{self.where}: " if self.where else ""
+
 
 class UsageError(PoorContainerError, ValueError):
     """An argument, a marker or an option is not of the form that was expected."""
@@ -67,7 +73,7 @@ class LabError(PoorContainerError):
 
     def __str__(self) -> str:
         """Return "cannot OPERATION OBJECT: cause; remedy"."""
-        text = f"cannot {self.operation}"
+        text = f"{self._beginning()}cannot {self.operation}"
         if self.object:
             text += f" {self.object}"
         if self.errno:
@@ -99,7 +105,7 @@ class ServiceError(PoorContainerError):
         """Return what happened, and below it the last lines of the log."""
         lines = "".join(f"\n  | {line}" for line in self.log.splitlines())
         shown = f"\nlast lines of its log:{lines}" if lines else "\nits log is empty" * self._ran
-        return f"service {self.service} {self.reason}{shown}"
+        return f"{self._beginning()}service {self.service} {self.reason}{shown}"
 
 
 class NotReady(ServiceError):

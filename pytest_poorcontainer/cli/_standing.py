@@ -10,6 +10,8 @@ from pytest_poorcontainer.container.keep import publish
 from pytest_poorcontainer.errors import PoorContainerError
 from pytest_poorcontainer.machine import FIXTURE_NEEDS, require
 from pytest_poorcontainer.network import Network
+from pytest_poorcontainer.network.loading import load
+from pytest_poorcontainer.network.topology_file import read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,14 +25,15 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def stand(path: Path, form: Literal["ascii", "svg"], *, detach: bool) -> int:
     """Build the network of a file, show it, and end it when a signal comes; or leave it to itself."""
     require(*FIXTURE_NEEDS["network"])
+    try:
+        found = read(path)
+    except OSError as error:
+        raise PoorContainerError(f"cannot read {path}: {error.strerror}") from None
     # Taken only where we wait for them: a half-built network is undone first.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     network = Network()
     try:
-        try:
-            network.load(path)
-        except OSError as error:
-            raise PoorContainerError(f"cannot read {path}: {error.strerror}") from None
+        load(network, found)
         names = publish(network.hosts, describe=lambda _: {"test": str(path), "peer": ""}, detach=detach)
         print(network.draw(form), end="")
         for name in names.values():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_poorcontainer.errors import UsageError
 from pytest_poorcontainer.network.building import Plan
 from pytest_poorcontainer.network.router import Router
 
 if TYPE_CHECKING:
+    from pytest_poorcontainer.network.host import Host
     from pytest_poorcontainer.network.network import Network
     from pytest_poorcontainer.network.topology_file import Description
 
@@ -17,24 +19,29 @@ _NOT_CONTAINER = ("sysctls", "start", "switch", "masquerade", "forward")
 
 
 def load(network: Network, found: Description) -> None:
-    """Build what a file says, in one go. Raises :class:`TopologyError`, and what building raises."""
+    """Build what a file says, in one go, then start its services.
+
+    Raises :class:`TopologyError`, and what building and starting raise, with where it stands in the file. A service
+    that does not start leaves the network as it is, for who wants to look at it.
+    """
     if not found.routes:
         network.compute_routes = False
     plan = Plan()
     impaired: list[tuple[int, int, dict[str, Any]]] = []
-    network.build(lambda plan: _fill(network, found, plan, impaired), plan)
+    with found.at():
+        network.build(lambda plan: _fill(network, found, plan, impaired), plan)
     for name, table in found.routers.items():
         router = network.find(name)
         assert isinstance(router, Router)  # noqa: S101 - planned as one
         _translate(network, found, router, table)
     for number, cable, said in impaired:
         with found.at("links", number, "impair"):
-            _impair(network, plan, cable, said)
+            network.link_of(plan.cables[cable]).impair(**said)
     for kind, tables in (("hosts", found.hosts), ("routers", found.routers)):
         for name, table in tables.items():
             for number, one in enumerate(table.get("start", ())):
                 with found.at(kind, name, "start", number):
-                    network.find(name).start(**one)
+                    _start(network.find(name), one)
 
 
 def _fill(network: Network, found: Description, plan: Plan, impaired: list[tuple[int, int, dict[str, Any]]]) -> None:
@@ -94,10 +101,8 @@ def _translate(network: Network, found: Description, router: Router, table: dict
             )
 
 
-def _impair(network: Network, plan: Plan, cable: int, said: dict[str, Any]) -> None:
-    from pytest_poorcontainer.errors import UsageError  # noqa: PLC0415 - only for files that impair
-
+def _start(host: Host, service: dict[str, Any]) -> None:
     try:
-        network.link_of(plan.cables[cable]).impair(**said)
-    except TypeError as error:
-        raise UsageError(str(error)) from None
+        host.start(**service)
+    except OSError as error:  # of what is no program, as subprocess has them
+        raise UsageError(f"cannot run {error.filename or service['argv']!r}: {error.strerror}") from error

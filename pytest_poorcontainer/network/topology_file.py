@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_poorcontainer.errors import UsageError
+from pytest_poorcontainer.errors import PoorContainerError, UsageError
 from pytest_poorcontainer.network.toml_lines import line_of, lines_of_keys
 
 if TYPE_CHECKING:
@@ -43,6 +43,12 @@ _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
     },
     "forward": {"port": (int,), "to": (str,), "to_port": (int,), "protocol": (str,)},
     "start": {"argv": (list, str), "ready": (int, str), "user": (str, int)},
+    "impair": {
+        **dict.fromkeys(("delay", "jitter", "loss", "duplicate", "reorder", "corrupt", "rate"), (int, float, str)),
+        "seed": (int,),
+        "direction": (str,),
+        "precise": (bool,),
+    },
 }
 _NAMES: dict[type, str] = {
     dict: "a table",
@@ -70,10 +76,14 @@ class Description:
     routes: bool
     lines: dict[KeyPath, int]
 
+    def where(self, path: KeyPath) -> str:
+        """Return file, line and key of what stands there."""
+        shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+        return f"{self.path}:{line_of(self.lines, path)}{': ' * bool(shown)}{shown}"
+
     def error(self, path: KeyPath, message: str) -> TopologyError:
         """Return the error for what stands at a key."""
-        shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-        return TopologyError(f"{self.path}:{line_of(self.lines, path)}: {shown}{': ' * bool(shown)}{message}")
+        return TopologyError(f"{self.where(path)}: {message}")
 
     @contextlib.contextmanager
     def at(self, *path: str | int) -> Iterator[None]:
@@ -84,6 +94,9 @@ class Description:
             raise
         except UsageError as error:
             raise self.error(path, str(error)) from None
+        except PoorContainerError as error:
+            error.where = error.where or self.where(path)
+            raise
 
 
 def read(path: str | os.PathLike[str]) -> Description:
@@ -142,11 +155,21 @@ def _check_table(found: Description, path: KeyPath, table: object, kind: str) ->
         fits = object in wanted or (isinstance(value, wanted) and not (isinstance(value, bool) and bool not in wanted))
         if not fits:
             raise found.error((*path, key), f"expected {' or '.join(_NAMES[one] for one in wanted)}, not {value!r}")
-    if kind == "start" and "argv" not in table:
-        raise found.error(path, "expected argv, such as { argv = ['my-server'], ready = 80 }")
+    if kind == "start":
+        _check_argv(found, path, table.get("argv"))
+    if isinstance(table.get("impair"), dict):
+        _check_table(found, (*path, "impair"), table["impair"], "impair")
     for key in ("forward", "start"):
         for number, one in enumerate(table.get(key, ()) if key in known else ()):
             _check_table(found, (*path, key, number), one, key)
+
+
+def _check_argv(found: Description, path: KeyPath, argv: object) -> None:
+    if argv is None:
+        raise found.error(path, "expected argv, such as { argv = ['my-server'], ready = 80 }")
+    for word in argv if isinstance(argv, list) else ():
+        if not isinstance(word, str):
+            raise found.error((*path, "argv"), f"expected texts, not {word!r}")
 
 
 def _check_names(found: Description) -> None:

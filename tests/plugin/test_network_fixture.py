@@ -82,6 +82,89 @@ def test_a_file_with_a_mistake_fails_its_own_test_with_file_and_line(pytester, r
     result.stdout.fnmatch_lines(["*none.toml*"])
 
 
+@pytest.mark.parametrize("how", ["marker", "factory", "load"])
+def test_a_service_of_a_file_that_does_not_start_is_shown_with_its_network(pytester, run, how):
+    """The message has file and line; the report has the hosts, the picture, the service that ended and its log."""
+    pytester.path.joinpath("site.toml").write_text(
+        """
+        [switches.s]
+        hosts = ["web"]
+        [hosts.db]
+        switch = "s"
+        start = [
+            { argv = ["sleep", "600"] },
+            { argv = ["sh", "-c", "echo no disk >&2; exit 3"], ready = 5432 },
+        ]
+        """
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.poor_container(topology="site.toml")
+        def test_marker(network):
+            pass
+
+        def test_factory(network_factory):
+            with network_factory(topology="site.toml"):
+                pass
+
+        def test_load(network):
+            network.load("site.toml")
+        """,
+    )
+    result = run("--poor-container", "-k", how)
+    result.assert_outcomes(**({"errors": 1} if how == "marker" else {"failed": 1}), deselected=2)
+    result.stdout.fnmatch_lines(
+        [
+            "E *ServiceDied: *site.toml:6: hosts.db.start[[]1]: service sh exited 3 while waiting for tcp:5432",
+            "*poor-container: hosts*",
+            "db: namespaces; 10.*",
+            "web: namespaces; 10.*",
+            "*poor-container: topology*",
+            "[[]s] 10.*",
+            "*poor-container: services*",
+            "db: sleep: running",
+            "db: sh: exited 3",
+            "*poor-container: timeline*",
+            "*db: sh started",
+            "*poor-container: log of sh on db (exited 3)*",
+            "no disk",
+        ]
+    )
+
+
+def test_what_a_service_of_a_file_needs_is_there_when_it_starts(pytester, run):
+    """Its host has been told to the hooks, and has what the marker mounts in it; the hook for networks comes last."""
+    pytester.path.joinpath("site.toml").write_text(
+        '[hosts.a]\nstart = [{ argv = ["sh", "-c", "cat /etc/word; grep -c /data /proc/mounts"] }]\n'
+    )
+    pytester.makeconftest(
+        """
+        told = []
+
+        def pytest_poor_container_host_ready(host):
+            host.write("/etc/word", "from the hook\\n")
+            told.append(host.name)
+
+        def pytest_poor_container_network_ready(network):
+            told.append(len(network.hosts))
+        """,
+    )
+    pytester.makepyfile(
+        """
+        import pytest
+        from conftest import told
+
+        @pytest.mark.poor_container(topology="site.toml", mounts=[{"kind": "tmpfs", "target": "/data"}])
+        def test_it(network):
+            network["a"].services[0].wait_log("from the hook\\n1\\n")
+            assert told == ["a", 1]
+        """,
+    )
+    run("--poor-container").assert_outcomes(passed=1)
+
+
 def test_hooks_are_told_of_each_host_when_it_is_made(pytester, run):
     """A project's conftest treats hosts that a test adds as those of a pair; the network itself comes first, empty."""
     pytester.makeconftest(

@@ -78,3 +78,35 @@ def test_a_file_with_a_mistake_builds_nothing(keeping, file):
     done = keeping.run("up", str(file.with_name("none.toml")))
     assert (done.returncode, done.stderr.splitlines()[0][:27]) == (2, "poor-container: cannot read")
     assert not keeping.left()
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ('argv = ["sh", "-c", "echo no disk; exit 3"], ready = 80', "service sh exited 3 while waiting for tcp:80"),
+        ('argv = ["no-such-program"]', "cannot run 'no-such-program': No such file or directory"),
+        ('argv = ["/etc"]', "cannot run '/etc': Permission denied"),
+        ('argv = ["sleep", "9"], user = "nobody-knows"', "cannot find the user nobody-knows: ENOENT"),
+    ],
+    ids=["exits", "missing", "no program", "no user"],
+)
+def test_a_service_that_does_not_start_is_told_with_file_and_line(keeping, file, start, message):
+    """Status 2, the end of its log, no traceback, and the network that was there by then is gone."""
+    file.write_text(f'[switches.s]\nhosts = ["a"]\n[hosts.b]\nswitch = "s"\nstart = [{{ {start} }}]\n')
+    before = mounts()
+    done = keeping.run("up", str(file))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"poor-container: {file}:5: hosts.b.start[0]: {message}")
+    assert ("\n  | no disk\n" in done.stderr) == ("no disk" in start)
+    assert "Traceback" not in done.stderr
+    assert not keeping.left()
+    assert not mounts() - before
+
+
+def test_a_setting_that_the_kernel_refuses_is_told_with_its_file(keeping, file):
+    """Which file it stands in is said, and nothing is left."""
+    file.write_text('[hosts.b]\nsysctls = { "net.ipv4.no_such" = 1 }\n')
+    done = keeping.run("up", str(file))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"poor-container: {file}:1: cannot set ipv4/no_such=1: ENOENT")
+    assert not keeping.left()
