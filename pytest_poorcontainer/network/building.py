@@ -50,8 +50,9 @@ class Plan:
     """What is to be built in one go; the topology has it already."""
 
     nodes: list[tuple[Node, Settings, tuple[str, ...]]] = dataclasses.field(default_factory=list)
-    switches: list[Switch] = dataclasses.field(default_factory=list)
     cables: list[Cable] = dataclasses.field(default_factory=list)
+    bridges: list[tuple[Switch, int]] = dataclasses.field(default_factory=list)
+    """Those that it needs and that were not there before: of a switch, for a VLAN."""
 
 
 def create(lab: Lab, topology: Topology, plan: Plan, kind: type[Host], router: type[Host]) -> list[Host]:
@@ -83,14 +84,14 @@ def rename(topology: Topology, hosts: Iterable[Host]) -> None:
             host._handle.rename(host.name, text)  # noqa: SLF001 - ours
 
 
-def wire(lab: Lab, cables: Sequence[Cable]) -> None:
+def wire(lab: Lab, plan: Plan) -> None:
     """Make cables; return when their ends can be used. Raises :class:`LabError` with the step that failed."""
     fabric = fabric_of(lab)
     requests: list[Request] = []
     plugs: list[int] = []
     ports: dict[Node, list[Port]] = {}
-    for cable in cables:
-        requests += _bridges(lab, cable)
+    for cable in plan.cables:
+        requests += _bridges(lab, plan, cable)
         mine = _of_cable(cable)
         requests += mine
         plugs += [cable.plug(end) for end in _plugged(cable)]
@@ -108,11 +109,14 @@ def wire(lab: Lab, cables: Sequence[Cable]) -> None:
     fabric.await_up(plugs, "the plugs")
 
 
-def unwire(lab: Lab, cables: Sequence[Cable]) -> None:
-    """Remove cables between switches that could not be made as a whole; those of hosts end with their hosts."""
-    between = [cable for cable in cables if all(isinstance(end, Switch) for end in cable.ends)]
-    if between:
-        fabric_of(lab).send([messages.delete_link(cable.plug(0), "switches") for cable in between])
+def unwire(lab: Lab, plan: Plan) -> None:
+    """Remove from the fabric what could not be made as a whole; cables of hosts end with their hosts."""
+    between = [cable for cable in plan.cables if all(isinstance(end, Switch) for end in cable.ends)]
+    requests = [messages.delete_link(cable.plug(0), "switches") for cable in between]
+    for switch, vlan in plan.bridges:
+        requests.append(messages.delete_link(switch.bridges.pop(vlan), switch.name))
+    if requests:
+        fabric_of(lab).send(requests)
 
 
 def _plugged(cable: Cable) -> list[int]:
@@ -120,12 +124,13 @@ def _plugged(cable: Cable) -> list[int]:
     return hosts or [0, 1]
 
 
-def _bridges(lab: Lab, cable: Cable) -> list[Request]:
+def _bridges(lab: Lab, plan: Plan, cable: Cable) -> list[Request]:
     """Return what makes the bridges that this cable is the first to need."""
     requests = []
     for end in cable.ends:
         if isinstance(end, Switch) and cable.vlan not in end.bridges:
             end.bridges[cable.vlan] = _BRIDGES + lab.new_link()
+            plan.bridges.append((end, cable.vlan))
             # The largest: a bridge's own MTU is for what it sends itself, which is nothing.
             requests.append(messages.add_bridge(end.bridges[cable.vlan], 65535, end.name))
     return requests

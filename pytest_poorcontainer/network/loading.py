@@ -46,7 +46,7 @@ def load(network: Network, found: Description) -> None:
 
 def _fill(network: Network, found: Description, plan: Plan, impaired: list[tuple[int, int, dict[str, Any]]]) -> None:
     for name, table in found.switches.items():
-        _plan_switch(network, found, plan, name, table)
+        _plan_switch(network, found, name, table)
     for kind, tables in (("hosts", found.hosts), ("routers", found.routers)):
         for name, table in tables.items():
             with found.at(kind, name):
@@ -67,10 +67,9 @@ def _fill(network: Network, found: Description, plan: Plan, impaired: list[tuple
                 impaired.append((number, len(plan.cables) - 1, table["impair"]))
 
 
-def _plan_switch(network: Network, found: Description, plan: Plan, name: str, table: dict[str, Any]) -> None:
+def _plan_switch(network: Network, found: Description, name: str, table: dict[str, Any]) -> None:
     with found.at("switches", name):
         switch = network.topology.add_switch(name, table.get("mtu", 1500))
-        plan.switches.append(switch)
     chosen = next((key for key in ("subnet", "subnet6") if key in table), None)
     if chosen is not None:
         with found.at("switches", name, chosen):

@@ -162,7 +162,8 @@ class Network(Pairs):
         """Return a new switch; join hosts to it by :meth:`link`. It is one subnet, and one for each VLAN."""
         with self._lock:
             self._check_open()
-            return self._topology.add_switch(name if name is not None else self._free_name("s"), mtu)
+            with self._topology.change():
+                return self._topology.add_switch(name if name is not None else self._free_name("s"), mtu)
 
     def link(
         self,
@@ -223,7 +224,6 @@ class Network(Pairs):
                 joined = switch
             else:
                 joined = self._topology.add_switch(switch if switch is not None else self._free_name("s"), mtu)
-                plan.switches.append(joined)
             if subnet is not None or subnet6 is not None:
                 self._topology.subnet_of(joined, vlan, subnet, subnet6)
             for name in names:
@@ -322,21 +322,22 @@ class Network(Pairs):
         with self._lock:
             self._check_open()
             try:
-                fill(plan)
-                lab = self._lab()
-                made += create(lab, self._topology, plan, Host, Router)
-                if self._record:
-                    await_recorder(lab)
-                before = list(self._hosts.values())
-                self._hosts.update({host.name: host for host in made})
-                for host, (node, _, _) in zip(made, plan.nodes, strict=True):
-                    if isinstance(host, Router):
-                        host._routes_by(node, self._reroute)  # noqa: SLF001 - ours
-                wire(lab, plan.cables)
-                if plan.nodes or plan.cables:
-                    rename(self._topology, before)
-                if self.compute_routes:
-                    install_routes(self._topology, self._routes)
+                with self._topology.change():
+                    fill(plan)
+                    lab = self._lab()
+                    made += create(lab, self._topology, plan, Host, Router)
+                    if self._record:
+                        await_recorder(lab)
+                    before = list(self._hosts.values())
+                    self._hosts.update({host.name: host for host in made})
+                    for host, (node, _, _) in zip(made, plan.nodes, strict=True):
+                        if isinstance(host, Router):
+                            host._routes_by(node, self._reroute)  # noqa: SLF001 - ours
+                    wire(lab, plan)
+                    if plan.nodes or plan.cables:
+                        rename(self._topology, before)
+                    if self.compute_routes:
+                        install_routes(self._topology, self._routes)
             except BaseException:
                 self._take_back(plan, made)
                 raise
@@ -398,10 +399,9 @@ class Network(Pairs):
                 host.plugs = (*host.plugs, (port.plug, port.name))
 
     def _take_back(self, plan: Plan, made: Sequence[Host]) -> None:
-        self._topology.forget((node for node, _, _ in plan.nodes), plan.switches, plan.cables)
         for host in made:
             self._hosts.pop(host.name, None)
-        unwire(self._lab(), plan.cables)
+        unwire(self._lab(), plan)
         if made:
             made[0].close_with(*made[1:])
 

@@ -107,6 +107,12 @@ class Subnet:
         mac = bytes((2, self._macs >> 8, 10, self.number >> 8, self.number & 255, self._macs & 255))
         return Place(ip, self.prefix, ip6, self.prefix6, mac)
 
+    def release(self, place: Place) -> None:
+        """Take back addresses that were handed out."""
+        for one in (place.ip, place.ip6):
+            self._taken.pop(one, None)
+        self._next = 1
+
     def _check(self, name: str, one: bytes) -> None:
         family4 = len(one) == 4  # noqa: PLR2004
         base, bits = (self.base, _BITS4 - self.prefix) if family4 else (self.base6, _BITS6 - self.prefix6)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from pytest_poorcontainer.lab.names import check_name
 from pytest_poorcontainer.network.subnets import Place, Subnet, address_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_poorcontainer.network.host import Host
 
@@ -106,7 +108,11 @@ class Switch:
         self.segments: dict[int, Segment] = {}
         self.bridges: dict[int, int] = {}
         """The index of its bridge in the fabric, for each VLAN; 0 is for cables of no VLAN."""
-        self.joined: set[Switch] = {self}
+        self.together: dict[int, set[Switch]] = {}
+
+    def joined(self, vlan: int) -> set[Switch]:
+        """Return the switches that one of a VLAN reaches from here, by cables between switches; itself too."""
+        return self.together.get(vlan, {self})
 
     def __repr__(self) -> str:
         """Show the name."""
@@ -138,6 +144,37 @@ class Topology:
         self.switches: dict[str, Switch] = {}
         self.segments: list[Segment] = []
         self.cables: list[Cable] = []
+        self._undo: list[Callable[[], object]] = []
+        self._depth = 0
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[None]:
+        """Take back what was added in the block if it raises: then all is as it was, but for numbers."""
+        mark = len(self._undo)
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            while len(self._undo) > mark:
+                self._undo.pop()()
+            raise
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self._undo.clear()
+
+    def _set(self, table: dict[Any, Any], key: object, value: object) -> None:
+        """Set an entry of a table, so that it can be taken back."""
+        if key in table:
+            self._undo.append(functools.partial(table.__setitem__, key, table[key]))
+        else:
+            self._undo.append(functools.partial(table.__delitem__, key))
+        table[key] = value
+
+    def _append(self, some: list[Any], one: object) -> None:
+        """Append to a list, so that it can be taken back."""
+        some.append(one)
+        self._undo.append(functools.partial(some.remove, one))
 
     def check_new(self, name: object) -> str:
         """Return a name that nobody here has. Raises :class:`UsageError`."""
@@ -151,13 +188,13 @@ class Topology:
     def add_node(self, name: object, *, forwards: bool = False) -> Node:
         """Add a host. Raises :class:`UsageError` for a name that is none, or taken."""
         node = Node(self.check_new(name), forwards=forwards)
-        self.nodes[node.name] = node
+        self._set(self.nodes, node.name, node)
         return node
 
     def add_switch(self, name: object, mtu: int = 1500) -> Switch:
         """Add a switch."""
         switch = Switch(self.check_new(name), checked_mtu(mtu))
-        self.switches[switch.name] = switch
+        self._set(self.switches, switch.name, switch)
         return switch
 
     def subnet_of(self, switch: Switch, vlan: int, given: str | None = None, given6: str | None = None) -> Segment:
@@ -165,8 +202,8 @@ class Topology:
         segment = switch.segments.get(vlan)
         if segment is None:
             segment = self._segment(switch.mtu, given, given6)
-            for one in switch.joined if vlan == 0 else {switch}:
-                one.segments[vlan] = segment
+            for one in switch.joined(vlan):
+                self._set(one.segments, vlan, segment)
         elif given is not None or given6 is not None:
             raise UsageError(
                 f"{switch.name} is {segment.subnet.text(4)} already: give subnet= when its first host comes"
@@ -179,7 +216,7 @@ class Topology:
             overlap = segment.subnet.overlaps(other.subnet)
             if overlap:
                 raise UsageError(f"two subnets of one network overlap: {overlap}")
-        self.segments.append(segment)
+        self._append(self.segments, segment)
         return segment
 
     def join(
@@ -200,80 +237,56 @@ class Topology:
         _check_vlan(a, b, vlan)
         size = checked_mtu(mtu) if mtu is not None else _mtu_of(a, b)
         if isinstance(a, Switch) and isinstance(b, Switch):
-            return self._join_switches(a, b, size)
+            with self.change():
+                return self._strand(a, b, 0, size)
         switch = a if isinstance(a, Switch) else b if isinstance(b, Switch) else None
-        before = list(self.segments)
-        if switch is None:
-            segment = self._segment(size, subnet, subnet6)
-            segment.direct = True
-        else:
-            segment = self.subnet_of(switch, vlan, subnet, subnet6)
-        cable = Cable(self._number(), (a, b), (None, None), vlan, size)
-        ports: list[Port | None] = [None, None]
-        self.cables.append(cable)
-        try:
+        with self.change():
+            if switch is None:
+                segment = self._segment(size, subnet, subnet6)
+                segment.direct = True
+            else:
+                segment = self.subnet_of(switch, vlan, subnet, subnet6)
+            cable = Cable(self._number(), (a, b), (None, None), vlan, size)
+            ports: list[Port | None] = [None, None]
             for place, end in enumerate((a, b)):
                 if not isinstance(end, Switch):
                     ports[place] = self._port(end, segment, cable, place, wanted.get(end.name, ()))
-                    cable.ports = (ports[0], ports[1])
-        except BaseException:
-            self.forget([], [], [cable])
-            if segment not in before:
-                self._forget_segment(segment)
-            raise
+            cable.ports = (ports[0], ports[1])
+            self._append(self.cables, cable)
         return cable
 
-    def _forget_segment(self, segment: Segment) -> None:
-        self.segments = [one for one in self.segments if one is not segment]
-        for switch in self.switches.values():
-            switch.segments = {vlan: one for vlan, one in switch.segments.items() if one is not segment}
-
-    @staticmethod
-    def _port(node: Node, segment: Segment, cable: Cable, end: int, wanted: Sequence[str]) -> Port:
+    def _port(self, node: Node, segment: Segment, cable: Cable, end: int, wanted: Sequence[str]) -> Port:
         place = segment.subnet.place(node.name, wanted, six=cable.mtu >= _MTU_MIN6)
+        self._undo.append(functools.partial(segment.subnet.release, place))
         number = len(node.ports)
         port = Port(node, f"eth{number}", FIRST_INDEX + number, place, segment, cable.plug(end))
-        node.ports.append(port)
-        segment.ports.append(port)
+        self._append(node.ports, port)
+        self._append(segment.ports, port)
         return port
 
-    def _join_switches(self, a: Switch, b: Switch, mtu: int) -> Cable:
-        if b in a.joined:
+    def _strand(self, a: Switch, b: Switch, vlan: int, mtu: int) -> Cable:
+        """Add what carries a VLAN (0: what is of none) between two switches."""
+        of = f" in VLAN {vlan}" if vlan else ""
+        if b in a.joined(vlan):
             raise UsageError(
-                f"a cable from {a.name} to {b.name} would be a loop: there is a way between them already, and "
+                f"a cable from {a.name} to {b.name} would be a loop{of}: there is a way between them already, and "
                 "frames would go round for ever (no switch here speaks the spanning tree protocol)"
             )
-        first, second = a.segments.get(0), b.segments.get(0)
+        first, second = a.segments.get(vlan), b.segments.get(vlan)
         if first is not None and second is not None:
             raise UsageError(
-                f"{a.name} is {first.subnet.text(4)} and {b.name} is {second.subnet.text(4)}: join switches before "
+                f"{a.name} is {first.subnet.text(4)} and {b.name} is {second.subnet.text(4)}{of}: join switches before "
                 "both of them have hosts, so that they become one subnet"
             )
-        together = a.joined | b.joined
+        together = a.joined(vlan) | b.joined(vlan)
         for switch in together:
-            switch.joined = together
+            self._set(switch.together, vlan, together)
             segment = first or second
             if segment is not None:
-                switch.segments[0] = segment
-        cable = Cable(self._number(), (a, b), (None, None), 0, mtu)
-        self.cables.append(cable)
+                self._set(switch.segments, vlan, segment)
+        cable = Cable(self._number(), (a, b), (None, None), vlan, mtu)
+        self._append(self.cables, cable)
         return cable
-
-    def forget(self, nodes: Iterable[Node], switches: Iterable[Switch], cables: Iterable[Cable]) -> None:
-        """Take back what could not be built; what was there before is as it was, but for numbers."""
-        for cable in cables:
-            self.cables.remove(cable)
-            for port in cable.ports:
-                if port is not None:
-                    port.node.ports.remove(port)
-                    port.segment.ports.remove(port)
-        for node in nodes:
-            del self.nodes[node.name]
-        gone = set(switches)
-        for switch in gone:
-            del self.switches[switch.name]
-        kept = {segment for switch in self.switches.values() for segment in switch.segments.values()}
-        self.segments = [segment for segment in self.segments if segment.ports or segment in kept]
 
 
 def checked_mtu(mtu: object) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from talk import peer, told
 
-from pytest_poorcontainer import Container, Network, PoorContainerError, Unavailable, UsageError, machine
+from pytest_poorcontainer import Container, LabError, Network, PoorContainerError, Unavailable, UsageError, machine
 from pytest_poorcontainer.lab.client import Lab
 from pytest_poorcontainer.network import TopologyError
 
@@ -214,6 +214,28 @@ def test_a_failed_step_leaves_a_network_as_it_was(network):
     assert len(Lab.current()._live) == live
     network.lan(["x"], switch="new")
     assert reach(nodes[0], nodes[1])
+
+
+def test_what_the_kernel_refuses_leaves_no_address_no_loop_and_no_bridge(network):
+    """Addresses, subnets and names are free again, switches may be joined after all, and work."""
+    left, right = network.switch("left"), network.switch("right")
+    nowhere = {"sysctls": {"net.ipv4.no_such_thing": 1}}
+    for _ in range(2):
+        with pytest.raises(LabError, match="no_such_thing"):
+            network.lan(2, switch=left, subnet="192.0.2.0/24", **nowhere)
+    network.lan(["a"], switch=left, subnet="198.51.100.0/24")
+    for _ in range(2):
+
+        def plan_both(plan):
+            plan.cables.append(network.topology.join(left, right))
+            plan.cables.append(network.topology.join(network.plan_host(plan, "b", None, {}), right))
+            plan.cables[-1].mtu = 1 << 20  # which no veth has
+
+        with pytest.raises(LabError, match="create the veth of b"):
+            network.build(plan_both)
+    network.link(left, right)
+    network.link("b", right, addresses={"b": "198.51.100.2"})
+    assert reach(network["a"], network["b"]) == [network["a"].ip, network["a"].ip6]
 
 
 @pytest.mark.parametrize(

@@ -177,12 +177,27 @@ def test_what_cannot_be_is_refused_in_words(topology, do, message):
 
 def test_what_could_not_be_built_is_forgotten(topology):
     """After a failed step the names, the ports and the subnets are free again."""
-    a, b = topology.add_node("a"), topology.add_node("b")
-    cable = topology.join(a, b, subnet="192.0.2.0/24")
-    topology.forget([b], [], [cable])
-    assert a.ports == []
+    a, s, t = topology.add_node("a"), topology.add_switch("s"), topology.add_switch("t")
+
+    @topology.change()
+    def fails():
+        topology.join(a, topology.add_node("b"), subnet="192.0.2.0/24")
+        topology.join(s, t)
+        topology.join(topology.add_node("c"), s, subnet="198.51.100.0/24")
+        topology.join(a, s, addresses={"a": "198.51.100.7"})
+        topology.add_switch("A")
+
+    with pytest.raises(UsageError, match="there is a host 'a'"):
+        fails()
+    assert a.ports == topology.segments == topology.cables == []
+    assert (list(topology.nodes), s.segments, t.segments) == (["a"], {}, {})
     topology.join(a, topology.add_node("b"), subnet="192.0.2.0/24")
     assert a.all()[0] == "192.0.2.1"
+    topology.join(s, t)
+    topology.join(a, s, subnet="198.51.100.0/24")
+    with pytest.raises(UsageError, match=r"d cannot have 198\.51\.100\.1: a has it"):
+        topology.join(topology.add_node("d"), t, addresses={"d": "198.51.100.1"})
+    topology.join(topology.nodes["d"], t, addresses={"d": "198.51.100.7"})
 
 
 def test_a_cable_whose_second_address_is_refused_leaves_no_port(topology):
