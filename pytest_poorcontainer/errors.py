@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 __all__ = [
     "LabDied",
@@ -19,6 +20,7 @@ __all__ = [
     "Unavailable",
     "UsageError",
     "did_you_mean",
+    "do_all",
 ]
 
 
@@ -126,3 +128,44 @@ def did_you_mean(word: object, words: Iterable[str]) -> str:
 
     near = difflib.get_close_matches(str(word), words, n=1)
     return f", did you mean {near[0]!r}?" if near else ""
+
+
+def do_all(steps: Iterable[Callable[[], object]]) -> None:
+    """Take each of some steps, whatever another raises. Raises the last error, those before it as its contexts.
+
+    (``contextlib.ExitStack`` keeps them only as far as errors have no cause and no context of their own.)
+    """
+    handled = sys.exc_info()[1]
+    failed: BaseException | None = None
+    for step in steps:
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001, PERF203 - raised below; few steps
+            if failed is not None:
+                _precede(error, failed, handled)
+            failed = error
+    if failed is None:
+        return
+    context = failed.__context__
+    try:
+        raise failed
+    finally:
+        failed.__context__ = context  # while another is handled, raising sets that
+
+
+def _precede(error: BaseException, before: BaseException, handled: BaseException | None) -> None:
+    """Let an error be shown before another, and before what that one says of its own origin."""
+    known = set()
+    one: BaseException | None = before
+    while one is not None and id(one) not in known:
+        known.add(id(one))
+        one = one.__cause__ or one.__context__
+    last = error
+    while id(last) not in known:
+        known.add(id(last))
+        shown = last.__cause__ or (None if last.__suppress_context__ else last.__context__)
+        if shown is None or shown is handled:
+            last.__context__ = before
+            last.__suppress_context__ = False
+            return
+        last = shown

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 from typing import TYPE_CHECKING
 
-from pytest_poorcontainer.errors import UsageError
+from pytest_poorcontainer.errors import UsageError, do_all
 from pytest_poorcontainer.lab.events import note
 from pytest_poorcontainer.network.fabric import fabric_of
 from pytest_poorcontainer.network.medium import Flow
@@ -296,11 +296,8 @@ class Impairing:
 
     def end(self) -> None:
         """Take it out of force. Idempotent."""
-        with contextlib.ExitStack() as stack:  # one that fails keeps no other from being undone
-            if any(layer.active for layer in self.layers):
-                stack.callback(self.note, ": over")
-            for layer in reversed(self.layers):
-                stack.callback(layer.end)
+        if any(layer.active for layer in self.layers):
+            do_all([*(layer.end for layer in self.layers), functools.partial(self.note, ": over")])
 
     heal = end
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import itertools
 import random
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_poorcontainer.errors import PoorContainerError, UsageError
+from pytest_poorcontainer.errors import PoorContainerError, UsageError, do_all
 from pytest_poorcontainer.lab.events import note
 
 if TYPE_CHECKING:
@@ -82,10 +82,8 @@ class Timeline:
         self._thread.join(_PATIENCE)
         if self._thread.is_alive():
             raise PoorContainerError(f"a step of the {self.name} does not end")
-        with contextlib.ExitStack() as stack:  # one that fails keeps no other from being undone
-            stack.callback(self._raise)
-            while self._faults:
-                stack.callback(self._faults.pop(0).__exit__, None, None, None)
+        faults, self._faults = self._faults, []
+        do_all([*(functools.partial(fault.__exit__, None, None, None) for fault in reversed(faults)), self._raise])
 
     def _raise(self) -> None:
         error, self._error = self._error, None

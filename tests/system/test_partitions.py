@@ -427,7 +427,7 @@ def test_impairments_between_two_hosts_leave_the_others_alone(network, nodes):
 
 
 def test_a_wire_that_has_died_keeps_no_other_cable_from_being_whole(network):
-    """Two hosts with two cables between them: one wire is killed, and both are whole after the block."""
+    """Two hosts with two cables between them: both wires are killed, both are told, and both are whole after it."""
     a, b = network.host("a"), network.host("b")
     links = [network.link(a, b), network.link(a, b)]
     impaired = network.between(a, b).impair(delay="1ms")
@@ -435,8 +435,9 @@ def test_a_wire_that_has_died_keeps_no_other_cable_from_being_whole(network):
     for link in links:
         signal.pidfd_send_signal(link._impairments.carrier._pidfd, signal.SIGKILL)
     eventually(lambda: are_dead(links), timeout=5)
-    with pytest.raises(WireDied):
+    with pytest.raises(WireDied) as caught:
         impaired.end()
+    assert isinstance(caught.value.__context__, WireDied)
     assert [link.state for link in links] == ["up", "up"]
 
 

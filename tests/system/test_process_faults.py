@@ -1,6 +1,7 @@
 """Hosts and services that hang or crash, faults over time, and a nemesis that can be had again."""
 
 import contextlib
+import functools
 import threading
 import time
 from pathlib import Path
@@ -211,24 +212,25 @@ def test_a_step_that_fails_is_told_at_the_end(network, host):
 
 
 def test_a_fault_that_cannot_be_undone_keeps_no_other_from_it(network, host):
-    """The last one fails first, and the one before it is undone nevertheless; the error is raised."""
+    """Those before and between are undone nevertheless, and each error is told."""
 
-    @contextlib.contextmanager
-    def stubborn():
-        yield
-        raise OSError("it stays")
+    class Stubborn:
+        def __init__(self, word):
+            self.word = word
 
-    def begin():
-        fault = stubborn()
-        fault.__enter__()
-        return fault
+        def __exit__(self, *_):
+            raise OSError(self.word)
 
-    timeline = network.faults.timeline([(0, host.cable.cut), (0, begin)])
+    impair = functools.partial(host.cable.impair, delay="1ms")
+    steps = [(0, host.cable.cut), (0, lambda: Stubborn("first")), (0, impair), (0, lambda: Stubborn("last"))]
+    timeline = network.faults.timeline(steps)
     timeline.wait(20)
-    assert host.cable.state == "cut"
-    with pytest.raises(OSError, match="it stays"):
+    assert (host.cable.state, host.cable.medium) == ("cut", "wire")
+    with pytest.raises(OSError, match="first") as caught:
         timeline.end()
-    assert host.cable.state == "up"
+    assert str(caught.value.__context__) == "last"
+    assert (host.cable.state, host.cable.medium) == ("up", "veth")
+    timeline.end()
 
 
 @pytest.mark.parametrize(
