@@ -220,12 +220,17 @@ dates = st.sampled_from([b"23-Nov-2026 19:29", b"31-Feb-2026 19:29", b"23-Nov-20
 rows = st.tuples(names, names, dates, st.sampled_from([b"9", b"-", b"1K", b"9" * 15, b"9" * 16]))
 
 
-@given(lines=st.lists(st.tuples(st.lists(facts, max_size=6).map(b"".join), names), max_size=4))
+@given(
+    lines=st.lists(st.tuples(st.lists(facts, max_size=6).map(b"".join), names), max_size=4),
+    day=st.sampled_from([b"20261123", b"20261123", b"20260231"]),
+    end=st.sampled_from([b"", b"\r\n"]),
+)
 @settings(max_examples=300, deadline=None)
-def test_plain_lines_are_read_as_all_others(lines):
-    """The short way for the lines of files with plain names says what the long one does."""
-    usual = [(b"type=file;size=7;modify=20261123192918;UNIX.mode=0755;" + some, name) for some, name in lines]
-    data = b"\r\n".join(some + b" " + name for some, name in lines + usual)
+def test_plain_lines_are_read_as_all_others(lines, day, end):
+    """The short way for the lines of files with plain names says what the long one does, in the same order."""
+    usual = [(b"type=file;size=7;modify=" + day + b"192918;UNIX.mode=0755;" + some, name) for some, name in lines]
+    mixed = [one for pair in zip(usual, lines, strict=True) for one in pair] + usual
+    data = b"\r\n".join(some + b" " + name for some, name in mixed) + end
     short = parse_mlsd(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ftp, "_FILE", re.compile("(?!)"))

@@ -7,6 +7,7 @@ incomplete.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 
@@ -35,33 +36,72 @@ _WINDOWS = re.compile(
     re.ASCII,
 )
 _FILE = re.compile(
-    r"type=file;size=(\d{1,15});modify=(\d{4})(\d\d)(\d\d)([01]\d|2[0-3])([0-5]\d)([0-5]\d);"
-    r"(?:UNIX\.mode=0?(\d{3});)?(?:unique=([^;]*);)? ([A-Za-z0-9_~][A-Za-z0-9._~+-]{0,254})",
-    re.ASCII,
+    r"^type=file;size=(\d{1,15});modify=(\d{8}(?:[01]\d|2[0-3]))([0-5]\d)([0-5]\d);"
+    r"(?:UNIX\.mode=0?(\d)\d\d;)?(?:unique=([^;\n]*);)? ([A-Za-z0-9_~][A-Za-z0-9._~+-]{0,254})\r?\n",
+    re.ASCII | re.MULTILINE,
 )
 """What most lines of MLSD are: a file whose name means nothing but itself, with the facts in pure-ftpd's order."""
+_EXECUTABLE = frozenset("1357")
 _DIGITS = 15  # more than a petabyte is no size, and int() of a long line is slow
 _LINE = 2048  # characters; longer ones would make the search for the date slow, and name no file of ours
 _CENTURY = 70
 _NOON = 12
 
 
-def _lines(data: bytes) -> list[str]:
-    """Return the lines as file names are decoded. Only LF ends a line: other bytes may be in a name."""
-    return [line.removesuffix("\r") for line in os.fsdecode(data).split("\n") if line not in {"", "\r"}]
+def _lines(text: str) -> list[str]:
+    """Return the lines of a listing. Only LF ends a line: other bytes may be in a name."""
+    return [line.removesuffix("\r") for line in text.split("\n") if line not in {"", "\r"}]
 
 
 def parse_mlsd(data: bytes) -> Listing:
     """Parse an answer to MLSD: ``fact=value;fact=value; name``. Facts are optional, except for the type."""
     listing = Listing(dialect="MLSD")
-    for line in _lines(data):
-        plain = _FILE.fullmatch(line)
-        if plain:
-            size, year, month, day, hour, minute, second, mode, unique, name = plain.groups()
-            mtime = seconds(int(year), int(month), int(day), int(hour), int(minute), int(second))
-            executable = mode is not None and mode[0] in "1357"
-            listing.entries.append(Entry(name, FILE, int(size), mtime, 1.0, 0, "", unique or "", executable=executable))
-            continue
+    text = os.fsdecode(data)
+    pieces = _FILE.split(text)  # what is between the plain lines, and the facts of each, in turn
+    others = pieces[:: _FILE.groups + 1]
+    try:
+        plain = _plain(*(pieces[number :: _FILE.groups + 1] for number in range(1, _FILE.groups + 1)))
+    except ValueError:  # a date that there is none of
+        others, plain = [text], []
+    begun = 0
+    for place, between in enumerate(others):
+        if between:
+            listing.entries += plain[begun:place]
+            begun = place
+            _by_line(between, listing)
+    listing.entries += plain[begun:]
+    if listing.notes and not listing.entries:
+        listing.state = UNRECOGNISED
+    return listing
+
+
+def _plain(*columns: list[str]) -> list[Entry]:
+    """Return the entries of plain lines: all of them at once, since they are most of what a run without changes reads.
+
+    Raises ValueError for a date that there is none of.
+    """
+    return [
+        tuple.__new__(
+            Entry,
+            (name, FILE, int(size), _hour(hour) + int(minute) * 60 + int(second), 1.0, 0, "", unique or "",
+             False, False, mode in _EXECUTABLE),
+        )
+        for size, hour, minute, second, mode, unique, name in zip(*columns, strict=True)
+    ]  # fmt: skip
+
+
+@functools.lru_cache(maxsize=4096)
+def _hour(text: str) -> float:
+    """Return the seconds at which an hour (YYYYMMDDhh) begins; raises ValueError if there is no such day."""
+    found = seconds(int(text[:4]), int(text[4:6]), int(text[6:8]), int(text[8:10]))
+    if found is None:
+        raise ValueError(text)
+    return found
+
+
+def _by_line(text: str, listing: Listing) -> None:
+    """Take the lines of MLSD, whatever they are."""
+    for line in _lines(text):
         facts, space, name = line.partition(" ")
         known = {}
         for fact in facts.split(";"):
@@ -74,9 +114,6 @@ def parse_mlsd(data: bytes) -> Listing:
         entry = _of_facts(name, known)
         if entry is not None:
             listing.add(entry)
-    if listing.notes and not listing.entries:
-        listing.state = UNRECOGNISED
-    return listing
 
 
 def _stamp(text: str) -> float | None:
@@ -108,7 +145,7 @@ def _of_facts(name: str, known: dict[str, str]) -> Entry | None:
 def parse_list(data: bytes, now: float | None = None) -> Listing:
     """Parse an answer to LIST; ``now`` (seconds since 1970) is what dates without a year are counted from."""
     listing = Listing(dialect="LIST")
-    for line in _lines(data):
+    for line in _lines(os.fsdecode(data)):
         if re.fullmatch(r"total \d+", line.strip(), re.ASCII):
             continue
         entry = _unix(line, now) or _windows(line) or _eplf(line)
