@@ -25,6 +25,7 @@ __all__ = ["Planner", "compare", "escapes"]
 
 _DEEPEST = 64
 _LONGEST = 4000  # bytes of a path; PATH_MAX is 4096
+_SUMS = frozenset(NAMES)
 _EPSILON = 0.002  # what a float and a file system lose of a time
 
 
@@ -77,11 +78,13 @@ class Planner:
         there = self._tree.scan(path)
         if path:
             self.plan.listed["directories"] += 1
-            self._make(path)
+            if not there:  # what something lies in is a directory
+                self._make(path)
         names = self._unchanged(path, listing, there)
         below = []
+        left = (one for one in listing.entries if one.name not in names) if len(names) < len(listing.entries) else ()
         # By the names alone: of two entries of one name, one may not say what the other says.
-        for entry in sorted((one for one in listing.entries if one.name not in names), key=itemgetter(0)):
+        for entry in sorted(left, key=itemgetter(0)):
             whole = f"{path}/{entry.name}" if path else entry.name
             if not self._counts(whole, entry, names):
                 continue
@@ -99,20 +102,27 @@ class Planner:
         They are most files of most runs, so they are not asked about one by one: only where no pattern has a say.
         """
         names: set[str] = set()
-        several = len({entry.name for entry in listing.entries}) < len(listing.entries)
+        entries = listing.entries
+        several = len({entry[0] for entry in entries}) < len(entries)
         if self._rules or self._profile.updating or self._profile.trace or not path or several:
             return names
-        plan = self.plan
         listed = held = 0
-        for entry in listing.entries:
-            local = there.get(entry.name)
-            if local is None or entry.kind != FILE or entry.name in NAMES or compare(entry, local) is not None:
+        newest = self.plan.newest
+        for entry in entries:
+            name, kind, size, mtime = entry[:4]
+            local = there.get(name)
+            if local is None or kind != FILE or name in _SUMS:
                 continue
-            names.add(entry.name)
-            listed += entry.size or 0
-            held += local.size
-            plan.newest = max(plan.newest, local.mtime)
+            what, length, when, _ = local
+            if (what != FILE or length != size or when != mtime) and compare(entry, local) is not None:
+                continue
+            names.add(name)
+            listed += size or 0
+            held += length
+            newest = max(newest, when)
         if names:
+            plan = self.plan
+            plan.newest = newest
             plan.listed["files"] += len(names)
             plan.listed["bytes"] += listed
             plan.count_local(f"{path}/", FILE, held, len(names))
@@ -128,7 +138,7 @@ class Planner:
             return False
         if not self._rules.wanted(path, entry.kind == DIRECTORY):
             return False
-        if entry.name in NAMES and self.plan.sums is not None:
+        if entry.name in _SUMS and self.plan.sums is not None:
             self.plan.sums.add(path)
         return True
 
@@ -252,9 +262,10 @@ class Planner:
 
     def _absent(self, path: str, there: Mapping[str, Local], names: set[str], *, complete: bool) -> None:
         """Plan the deletion of what the listing does not name, if the listing is complete."""
-        for name, local in sorted(there.items()):
+        for name in sorted(there.keys() - names):
+            local = there[name]
             whole = f"{path}/{name}" if path else name
-            if name in names or whole in self._own:
+            if whole in self._own:
                 continue
             if not self._delete_excluded and not self._rules.wanted(whole, local.kind == DIRECTORY):
                 continue

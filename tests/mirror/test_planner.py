@@ -93,6 +93,25 @@ def test_unchanged_files_are_counted_with_what_they_hold(tmp_path):
     assert plan["newest"] == WHEN
 
 
+def test_a_directory_without_changes_is_read_once(tmp_path, monkeypatch):
+    """No name in it is looked up beside that, and a directory that is not there, or is a link, is planned."""
+    for name in ("pool", "elsewhere"):
+        (tmp_path / name).mkdir()
+        lay(tmp_path / name, {"a": "same", "b": "same"})
+    (tmp_path / "link").symlink_to("elsewhere")
+    looked = []
+    look = Tree.look
+    monkeypatch.setattr(Tree, "look", lambda self, path: looked.append(path) or look(self, path))
+    listing = Listing(entries=[Entry("a", FILE, 3, WHEN), Entry("b", FILE, 3, WHEN)])
+    plans = {path: planned(path, listing, Mirror("x"), tmp_path)[1] for path in ("pool", "new", "link")}
+    assert looked == ["new", "link"]
+    assert {path: (plan["directories"], len(plan["fetches"]), plan["displaced"]) for path, plan in plans.items()} == {
+        "pool": ([], 0, []),
+        "new": (["new"], 2, []),
+        "link": (["link"], 2, ["link"]),
+    }
+
+
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_what_is_ours_in_a_source_means_no_update(profile):
     """A mirror of a mirror: the first one's manifest is no sign that it is being updated, nor an index."""
