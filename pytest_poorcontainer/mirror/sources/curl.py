@@ -216,7 +216,8 @@ class CurlSource:
                 yield self._large(want, stage)
             else:
                 incoming = stage.incoming(want)
-                yield Request(self._to(want.path), arrived, incoming.data, again=incoming.restart, tag=incoming)
+                url, again = self._to(want.path), incoming.restart
+                yield Request(url, arrived, incoming.data, again=again, tag=incoming, alike="file")
 
     def _arrived(self, want: Want, incoming: Incoming, outcome: Outcome, stage: Stage) -> None:
         try:

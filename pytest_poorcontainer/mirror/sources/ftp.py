@@ -59,13 +59,16 @@ class FtpSource(CurlSource):
             curl.setopt(pycurl.USE_SSL, pycurl.USESSL_ALL)
 
     def _list(self, path: str) -> Request:
+        command = self._command
+
         def arrange(curl: Any) -> None:
-            curl.setopt(self._pycurl.CUSTOMREQUEST, self._command)
+            curl.setopt(self._pycurl.CUSTOMREQUEST, command)
             curl.setopt(self._pycurl.OPT_FILETIME, 0)
-            if self._command != "MLSD":  # ls would take a path apart: spaces, wildcards, a leading dash
+            if command != "MLSD":  # ls would take a path apart: spaces, wildcards, a leading dash
                 curl.setopt(self._pycurl.FTP_FILEMETHOD, self._pycurl.FTPMETHOD_SINGLECWD)
 
-        return Request(self._to(path) + "/" if path else self.url, self._listed, arrange=arrange, tag=path)
+        url = self._to(path) + "/" if path else self.url
+        return Request(url, self._listed, arrange=arrange, tag=path, alike=command)
 
     def _listed(self, request: Request, outcome: Outcome) -> None:
         if outcome.code in _UNKNOWN and len(self._commands) > 1:
@@ -80,7 +83,7 @@ class FtpSource(CurlSource):
 
     def _parse(self, request: Request, outcome: Outcome) -> Listing:  # noqa: ARG002 - HTTP needs it
         body = b"".join(request.body)
-        return parse_mlsd(body) if self._command == "MLSD" else parse_list(body)
+        return parse_mlsd(body) if request.alike == "MLSD" else parse_list(body)
 
     def _clock(self, path: str, entry: Entry) -> Request:
         def arrange(curl: Any) -> None:

@@ -46,7 +46,7 @@ class HttpSource(CurlSource):
         def arrange(curl: Any) -> None:
             curl.setopt(self._pycurl.HTTPHEADER, _ACCEPT)
 
-        return Request(url, self._listed, arrange=arrange, tag=path)
+        return Request(url, self._listed, arrange=arrange, tag=path, alike="list")
 
     def _parse(self, request: Request, outcome: Outcome) -> Listing:
         body = b"".join(request.body)

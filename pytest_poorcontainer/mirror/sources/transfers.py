@@ -53,7 +53,7 @@ def load_pycurl() -> Any:
 class Request:
     """One thing to ask for. ``arrange`` sets a handle up; bytes go to ``data``, the end of it to ``finished``."""
 
-    __slots__ = ("again", "arrange", "attempts", "body", "data", "finished", "header", "seen", "tag", "url")
+    __slots__ = ("again", "alike", "arrange", "attempts", "body", "data", "finished", "header", "seen", "tag", "url")
 
     def __init__(
         self,
@@ -64,10 +64,12 @@ class Request:
         header: Callable[[bytes], bool] | None = None,
         again: Callable[[], None] | None = None,
         tag: Any = None,
+        alike: str = "",
     ) -> None:
         """Without ``data`` the bytes are collected in ``body``; ``again`` is called before each further attempt.
 
-        ``header`` takes the lines of a header or an FTP dialogue, and returns whether to go on.
+        ``header`` takes the lines of a header or an FTP dialogue, and returns whether to go on. Requests that say the
+        same in ``alike`` differ in their URLs alone, so that a handle need be set up for the first of them only.
         """
         self.url = url
         self.finished = finished
@@ -77,6 +79,7 @@ class Request:
         self.header = header
         self.again = again
         self.tag = tag
+        self.alike = alike
         self.attempts = 0
         self.seen = 0
 
@@ -111,7 +114,7 @@ class _Slot:
     a large file; it stays, since what is freed and asked for again costs a page fault for each page.
     """
 
-    __slots__ = ("curl", "error", "full", "plain", "request", "sink")
+    __slots__ = ("alike", "curl", "error", "full", "request", "sink")
 
     def __init__(self, curl: Any) -> None:
         self.curl = curl
@@ -119,7 +122,7 @@ class _Slot:
         self.request: Request | None = None
         self.error: BaseException | None = None
         self.full = False
-        self.plain = False
+        self.alike = ""
 
     def drain(self, count: int) -> None:
         """Hand on the bytes that have come. Raises what the request's ``data`` does."""
@@ -243,8 +246,8 @@ class Transfers:
         slot.request = request
         slot.error, slot.full = None, False
         last = request.attempts > 1 and request.attempts > self._options.retries
-        plain = not last and request.arrange is None and request.header is None and request.data is not None
-        if not (plain and slot.plain):
+        alike = "" if last else request.alike
+        if not alike or alike != slot.alike:
             slot.curl.reset()
             self._prepare(slot)
             if request.data is None:
@@ -255,7 +258,7 @@ class Transfers:
                 slot.curl.setopt(self._pycurl.HEADERFUNCTION, slot.header)
             if request.arrange is not None:
                 request.arrange(slot.curl)
-        slot.plain = plain
+        slot.alike = alike
         slot.curl.setopt(self._pycurl.URL, request.url)
         self._multi.add_handle(slot.curl)
 
@@ -345,11 +348,10 @@ class Transfers:
             kind = self._judge(number, code, full=slot.full)
         if kind in {"ok", "gone"}:
             self.succeeded += 1
-        new = curl.getinfo(self._pycurl.NUM_CONNECTS) > 0 and curl.getinfo(self._pycurl.CONNECT_TIME) > 0
         outcome = Outcome(kind, code, text or f"the server answers {code}", mtime, "")
         if request.data is None:
             outcome.url = curl.getinfo(self._pycurl.EFFECTIVE_URL)
-        if kind in {"lost", "cut", "busy", "broken"} and self._again(request, outcome, met=new):
+        if kind in {"lost", "cut", "busy", "broken"} and self._again(request, outcome, curl):
             return
         if kind == "denied" and not self.succeeded:
             raise NotAllowed(f"the source refuses us: {outcome.reason}; look at user, password and certificate")
@@ -377,11 +379,11 @@ class Transfers:
             return "refused"
         return "lost"
 
-    def _again(self, request: Request, outcome: Outcome, *, met: bool) -> bool:
+    def _again(self, request: Request, outcome: Outcome, curl: Any) -> bool:
         """Ask once more later, if there is an attempt left. Raises :class:`Unreachable` when nothing came meanwhile.
 
-        ``met`` tells that the server has taken a new connection for this attempt. One that has answered before, too,
-        is there, and it is this one file or directory that hangs; until that is so of more than it serves at once.
+        A server that has taken a new connection for this attempt, and has answered before, is there: it is this one
+        file or directory that hangs; until that is so of more than it serves at once.
         """
         busy = outcome.kind == "busy"
         if busy and self.allowed > 1:
@@ -392,6 +394,7 @@ class Transfers:
             if outcome.kind in {"lost", "cut"} and self._moved() == request.seen:
                 self._hung = self._hung + 1 if self._hung_at == request.seen else 1
                 self._hung_at = request.seen
+                met = curl.getinfo(self._pycurl.NUM_CONNECTS) > 0 and curl.getinfo(self._pycurl.CONNECT_TIME) > 0
                 if met and self.succeeded and self._hung <= len(self._slots):
                     return False
                 often = "once" if request.attempts == 1 else f"{request.attempts} times"

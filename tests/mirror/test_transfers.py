@@ -1,0 +1,22 @@
+"""The requests of one run: how often a handle is set up for them."""
+
+import pytest
+
+from pytest_poorcontainer.mirror.sources.transfers import Transfers
+
+
+@pytest.mark.parametrize("served", ["nginx", "ftp", "ftp-list"], indirect=True)
+def test_a_handle_is_set_up_once_for_all_that_is_alike(served, monkeypatch):
+    """Forty directories and eighty files over two connections: once per connection for either, not for each of them."""
+    for number in range(40):
+        served.put(f"d{number}/one")
+        served.put(f"d{number}/two")
+    set_up = []
+    prepare = Transfers._prepare
+    monkeypatch.setattr(Transfers, "_prepare", lambda self, slot: set_up.append(slot) or prepare(self, slot))
+    assert served.sync(connections=2).state == "ok"
+    assert served.tree() == served.tree(served.source)
+    assert len(set_up) < 12
+    set_up.clear()
+    assert served.sync(connections=2).state == "ok"
+    assert len(set_up) < 6
