@@ -71,10 +71,12 @@ class FtpSource(CurlSource):
         return Request(url, self._listed, arrange=arrange, tag=path, alike=command)
 
     def _listed(self, request: Request, outcome: Outcome) -> None:
-        if outcome.code in _UNKNOWN and len(self._commands) > 1:
-            self._options.log(f"the server knows no {self._command}: {self._commands[1]} from now on")
-            self._commands.pop(0)
-            self._options.memory["command"] = self._command
+        asked, last = request.alike, self._commands[-1]
+        if outcome.code in _UNKNOWN and asked != last:
+            if asked == self._command:  # else another one has found it out meanwhile
+                self._commands.pop(0)
+                self._options.log(f"the server knows no {asked}: {self._command} from now on")
+                self._options.memory["command"] = self._command
             self._transfers.add(self._list(request.tag))
             return
         if outcome.kind == "ok" and outcome.code not in _DONE:
