@@ -8,7 +8,6 @@ or an object with hook functions) in the entry-point group ``poor_container``; w
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import sys
 import threading
@@ -78,8 +77,10 @@ def load() -> None:
     with _guard:
         if _loaded:
             return
+        from importlib import metadata  # noqa: PLC0415 - it takes five times as long to load as pluggy
+
         found = manager()
-        for entry in importlib.metadata.entry_points(group=GROUP):
+        for entry in metadata.entry_points(group=GROUP):
             if found.has_plugin(entry.name) or found.is_blocked(entry.name):
                 continue
             try:

@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING
 from pytest_poorcontainer.plugins import hookspec
 
 if TYPE_CHECKING:
-    from pytest_poorcontainer.mirror.sources.base import Options, Source
+    from collections.abc import Mapping
 
-__all__ = ["poor_container_mirror_notify", "poor_container_mirror_source"]
+    from pytest_poorcontainer.mirror.sources.base import Opener
+
+__all__ = ["poor_container_mirror_notify", "poor_container_mirror_sources"]
 
 
-@hookspec(firstresult=True)
-def poor_container_mirror_source(url: str, options: Options) -> Source | None:
-    """Return the source that a URL means; None when it is none of yours. Ours are asked first.
+@hookspec
+def poor_container_mirror_sources() -> Mapping[str, Opener]:
+    """Return what opens your sources, by the scheme of their URLs in lower case: ``{"s3": open_bucket}``.
 
-    A URL that is yours but wrong raises :class:`~pytest_poorcontainer.mirror.errors.BadConfig`. Nothing is connected
-    to.
+    Called as ``opener(url, options)``, it returns a :class:`~pytest_poorcontainer.mirror.sources.base.Source` and
+    connects to nothing yet; a URL that is wrong raises :class:`~pytest_poorcontainer.mirror.errors.BadConfig`. Ours are
+    http, https, ftp, ftps, rsync and file, and keep their schemes.
     """
+    raise NotImplementedError
 
 
 @hookspec

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.mirror.staging import Stage
     from pytest_poorcontainer.mirror.tree import Tree
 
-__all__ = ["Access", "Options", "Source", "Visitor", "check_family", "check_netrc"]
+__all__ = ["Access", "Opener", "Options", "Source", "Visitor", "check_family", "check_netrc"]
 
 
 @dataclass(kw_only=True)
@@ -116,3 +116,10 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close all connections. Idempotent."""
+
+
+class Opener(Protocol):
+    """What makes a source of a URL, and connects to nothing yet."""
+
+    def __call__(self, url: str, options: Options, /) -> Source:
+        """Return it; raises :class:`BadConfig`, and :class:`~..errors.MirrorError` for what is missing here."""

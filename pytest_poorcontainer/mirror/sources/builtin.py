@@ -1,28 +1,29 @@
-"""Our own sources: told by the URL alone, so that only the one that is needed is loaded."""
+"""Our own sources, as a plugin: each is loaded when its URL is met."""
 
 from __future__ import annotations
 
+import functools
 import importlib
-import re
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pytest_poorcontainer.mirror.sources.base import Options, Source
+from pytest_poorcontainer.plugins import hookimpl
 
-__all__ = ["open_own"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_poorcontainer.mirror.sources.base import Opener, Options, Source
+
+__all__ = ["poor_container_mirror_sources"]
 
 _HOMES = {"http": "http", "https": "http", "ftp": "ftp", "ftps": "ftp", "rsync": "rsync", "file": "files"}
-_SSH = r"(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9a-fA-F:.]+(?:%[\w.-]+)?\])::?[^:].*"
 
 
-def open_own(url: str, options: Options) -> Source | None:
-    """Take http, https, ftp, ftps, rsync, file, a path, and HOST:PATH, which means rsync over ssh; None for others."""
-    scheme, separator, _ = url.partition("://")
-    if separator:
-        home = _HOMES.get(scheme.lower(), "")
-    else:
-        home = "files" if url.startswith(("/", "./", "../")) else "rsync" if re.fullmatch(_SSH, url, re.ASCII) else ""
-    if not home:
-        return None
-    found: Source | None = importlib.import_module(f"pytest_poorcontainer.mirror.sources.{home}").open_url(url, options)
+def _open(home: str, url: str, options: Options) -> Source:
+    found: Source = importlib.import_module(f"pytest_poorcontainer.mirror.sources.{home}").open_url(url, options)
     return found
+
+
+@hookimpl(trylast=True)  # what is told last counts: nobody takes our schemes away
+def poor_container_mirror_sources() -> Mapping[str, Opener]:
+    """Return all that this package has. A `command` of the admin's is none: it is told by its key, not by a URL."""
+    return {scheme: functools.partial(_open, home) for scheme, home in _HOMES.items()}

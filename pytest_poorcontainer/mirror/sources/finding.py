@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from pytest_poorcontainer import plugins
+from pytest_poorcontainer.errors import PoorContainerError
 from pytest_poorcontainer.mirror.errors import BadConfig
 from pytest_poorcontainer.mirror.sources.base import Options
-from pytest_poorcontainer.mirror.sources.builtin import open_own
 
 if TYPE_CHECKING:
     from pluggy import PluginManager
 
     from pytest_poorcontainer.mirror.config import Mirror
-    from pytest_poorcontainer.mirror.sources.base import Source
+    from pytest_poorcontainer.mirror.sources.base import Opener, Source
 
-__all__ = ["manager", "open_source", "try_source"]
+__all__ = ["known", "manager", "open_source", "try_source"]
 
 _SPECIFICATIONS = "pytest_poorcontainer.mirror.hookspecs"
+_OURS = ("pytest_poorcontainer.mirror.sources.builtin",)
+_SSH = r"(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9a-fA-F:.]+(?:%[\w.-]+)?\])::?[^:].*"
 
 
 def manager() -> PluginManager:
     """Return the manager of those who add sources and notifiers."""
-    from pytest_poorcontainer import plugins  # noqa: PLC0415 - for what is not ours; it costs more than a source of ours
+    return plugins.declare(_SPECIFICATIONS, _OURS)
 
-    return plugins.declare(_SPECIFICATIONS, ())
+
+def known() -> dict[str, Opener]:
+    """Return what opens each scheme, those of other people's plugins that are loaded among them."""
+    return {
+        scheme: opener
+        for openers in manager().hook.poor_container_mirror_sources()
+        for scheme, opener in openers.items()
+    }
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme of a URL; a path is "file", HOST:PATH "rsync" (over ssh), and anything else has none."""
+    scheme, separator, _ = url.partition("://")
+    if separator:
+        return scheme.lower()
+    if url.startswith(("/", "./", "../")):
+        return "file"
+    return "rsync" if re.fullmatch(_SSH, url, re.ASCII) else ""
 
 
 def try_source(mirror: Mirror) -> None:
@@ -36,20 +57,23 @@ def try_source(mirror: Mirror) -> None:
 
 
 def open_source(url: str, options: Options) -> Source:
-    """Return the source of a URL; raises :class:`BadConfig` when nobody knows it."""
-    source: Source | None = open_own(url, options)
-    if source is not None:
-        return source
-    from pytest_poorcontainer import plugins  # noqa: PLC0415 - as above
+    """Return the source of a URL; raises :class:`BadConfig` when nobody knows it.
 
-    hook = manager().hook
-    source = hook.poor_container_mirror_source(url=url, options=options)
-    if source is None:
-        plugins.load()
-        source = hook.poor_container_mirror_source(url=url, options=options)
-    if source is None:
-        known = "http, https, ftp, ftps, rsync, file, HOST:PATH (rsync over ssh)"
-        others = f", and what these plugins add: {', '.join(plugins.names())}" if plugins.names() else ""
-        scheme = url.partition("://")[0] if "://" in url else url
-        raise BadConfig(f'cannot read the source "{scheme}": there are {known}{others}')
-    return source
+    Plugins of installed distributions are loaded for a scheme that is none of ours: to look for them takes as long as a
+    run without changes.
+    """
+    scheme = scheme_of(url)
+    opener = known().get(scheme)
+    if opener is None:
+        try:
+            plugins.load()
+        except PoorContainerError as error:
+            raise BadConfig(f'cannot read the source "{scheme or url}", nor ask a plugin for it: {error}') from error
+        opener = known().get(scheme)
+    if opener is None:
+        schemes = ", ".join(sorted(known()))
+        raise BadConfig(
+            f'cannot read the source "{scheme or url}": there are {schemes} (as {scheme or "http"}://HOST/PATH/), '
+            "a path, and HOST:PATH for rsync over ssh"
+        )
+    return opener(url, options)
