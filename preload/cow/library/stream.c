@@ -1,16 +1,21 @@
-/* Directory streams. Where a directory lies in one lower alone, the stream is libc's; else it is one of ours, which
-   begins with a number that no libc stream begins with (theirs is the descriptor). Above a net all streams of the trees'
-   directories are ours: libc's own fstat and getdents64 would each go through the supervisor. */
+/* Directory streams. They begin with a number that no stream of libc's own begins with (theirs is the descriptor). A directory of
+   several layers, or of an upper, is merged at once; the records of others are read as libc would read them, but by calls that
+   a net lets pass: libc's own fstat and getdents64 would each go through the supervisor. */
 #define _GNU_SOURCE
 #include "library.h"
 
-enum { OURS = -0x70636f77 };
+enum { OURS = -0x70636f77, BUFFER = 1 << 15 };
 
 struct stream {
     int32_t ours;
     int fd;
-    size_t at;
-    struct cow_listing listing;
+    uint32_t busy;              /* a thread reads it */
+    int hides;                  /* whiteouts: it is a tree's */
+    size_t at;                  /* in the records of listing, or of the buffer */
+    struct cow_listing listing; /* data is NULL: it is read through the buffer */
+    size_t filled;
+    long position;              /* the offset of the record after the last one that was read through the buffer */
+    _Alignas(8) char buffer[];
 };
 
 static inline struct stream *mine(DIR *dir)
@@ -18,11 +23,19 @@ static inline struct stream *mine(DIR *dir)
     return *(const int32_t *)dir == OURS ? (struct stream *)dir : NULL;
 }
 
-static struct stream *new_stream(int fd)
+/* The stream of the descriptor of a directory that w found. NULL: *result is an -errno. */
+static struct stream *new_stream(struct cow_walk *w, int fd, long *result)
 {
-    struct stream *stream = malloc(sizeof *stream);
-    if (stream)
-        *stream = (struct stream){ .ours = OURS, .fd = fd };
+    const int merged = w->tree && ((w->mask & 1) || (w->mask & (w->mask - 1)));
+    struct stream *stream = malloc(sizeof *stream + (merged ? 0 : BUFFER));
+    *result = stream ? 0 : -ENOMEM;
+    if (!stream)
+        return NULL;
+    *stream = (struct stream){ .ours = OURS, .fd = fd, .hides = w->tree != NULL };
+    if (merged && (*result = cow_list_walk(w, &stream->listing)) < 0) {
+        free(stream);
+        stream = NULL;
+    }
     return stream;
 }
 
@@ -32,11 +45,6 @@ static DIR *failed(long result, long fd)
         SYS(SYS_close, fd);
     pl_result(result);
     return NULL;
-}
-
-static int is_ours(const struct cow_walk *w)
-{
-    return w->tree && ((w->mask & 1) || (w->mask & (w->mask - 1)) || ME->set->net);
 }
 
 DIR *pl_opendir(int dirfd, const char *path)
@@ -54,43 +62,70 @@ DIR *pl_opendir(int dirfd, const char *path)
     long fd = SYS(SYS_openat, AT_FDCWD, w->magic ? w->view : w->real, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK, 0);
     if (fd < 0)
         return failed(fd, -1);
-    if (w->magic || !is_ours(w)) {
-        DIR *dir = NEXT(fdopendir)((int)fd);
-        return dir ? dir : failed(-errno, fd);
-    }
-    struct stream *stream = new_stream((int)fd);
-    if (!stream)
-        return failed(-ENOMEM, fd);
-    if ((result = cow_list_walk(w, &stream->listing)) < 0) {
-        free(stream);
-        return failed(result, fd);
-    }
-    return (DIR *)stream;
+    struct stream *stream = new_stream(w, (int)fd, &result);
+    return stream ? (DIR *)stream : failed(result, fd);
 }
 
 DIR *pl_fdopendir(int fd)
 {
-    if (!ME->set->net && cow_is_merged(ME, fd) <= 0)
-        return NEXT(fdopendir)(fd);
-    struct stream *stream = new_stream(fd);
-    long result = stream ? cow_list(ME, fd, "", &stream->listing) : -ENOMEM;
-    if (result < 0) {
-        free(stream);
-        /* Outside of the trees, or not a directory: libc knows what to say. */
-        return result == -ENOTDIR ? NEXT(fdopendir)(fd) : failed(result, -1);
-    }
-    const off_t at = SYS(SYS_lseek, fd, 0, SEEK_CUR);
+    struct cow_walk *CLEANUP_WALK w = cow_walk_new(ME);
+    struct stat st;
+    long result = w ? SYS(SYS_fstat, fd, &st) : -ENOMEM;
+    if (result == 0 && !S_ISDIR(st.st_mode))
+        result = -ENOTDIR;
+    if (result < 0)
+        return failed(result, -1);
+    if (cow_walk_path(w, fd, ".", 0) < 0 || w->kind != COW_DIRECTORY)
+        w->tree = NULL; /* not in the view any more: what the kernel has of it */
+    struct stream *stream = new_stream(w, fd, &result);
+    if (!stream)
+        return failed(result, -1);
+    const off_t at = stream->listing.data ? SYS(SYS_lseek, fd, 0, SEEK_CUR) : 0;
     stream->at = at > 0 && (size_t)at <= stream->listing.size ? (size_t)at : 0;
     SYS(SYS_fcntl, fd, F_SETFD, FD_CLOEXEC);
     return (DIR *)stream;
 }
 
+/* A lower may be another tree's upper, which has whiteouts. */
+static int is_hidden(const struct stream *stream, const struct dirent *entry)
+{
+    struct stat st;
+    return stream->hides && (entry->d_type == DT_CHR || entry->d_type == DT_UNKNOWN) &&
+           SYS(SYS_newfstatat, stream->fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && cow_is_whiteout(&st);
+}
+
+static struct dirent *read_entry(struct stream *stream)
+{
+    struct dirent *entry;
+    do {
+        if (stream->at >= stream->filled) {
+            const long got = SYS(SYS_getdents64, stream->fd, stream->buffer, BUFFER);
+            stream->at = 0;
+            stream->filled = got > 0 ? (size_t)got : 0;
+            if (got < 0 && got != -ENOENT) /* that is of a directory that was removed, and its end */
+                errno = (int)-got;
+            if (got <= 0)
+                return NULL;
+        }
+        entry = (struct dirent *)(stream->buffer + stream->at);
+        stream->at += entry->d_reclen;
+        stream->position = entry->d_off;
+    } while (is_hidden(stream, entry));
+    return entry;
+}
+
 static struct dirent *next_entry(struct stream *stream)
 {
-    if (stream->at >= stream->listing.size)
-        return NULL;
-    struct dirent *entry = (struct dirent *)(stream->listing.data + stream->at);
-    stream->at = (size_t)entry->d_off;
+    struct dirent *entry = NULL;
+    while (__builtin_expect(__atomic_exchange_n(&stream->busy, 1, __ATOMIC_ACQUIRE), 0))
+        SYS(SYS_sched_yield);
+    if (!stream->listing.data) {
+        entry = read_entry(stream);
+    } else if (stream->at < stream->listing.size) {
+        entry = (struct dirent *)(stream->listing.data + stream->at);
+        stream->at = (size_t)entry->d_off;
+    }
+    __atomic_store_n(&stream->busy, 0, __ATOMIC_RELEASE);
     return entry;
 }
 
@@ -125,11 +160,15 @@ void pl_rewinddir(DIR *dir)
         NEXT(rewinddir)(dir);
         return;
     }
-    if (cow_list(ME, stream->fd, "", &fresh) == 0) {
+    /* One that has come up since then goes on as a merged one. */
+    if ((stream->listing.data || cow_is_merged(ME, stream->fd) > 0) && cow_list(ME, stream->fd, "", &fresh) == 0) {
         cow_list_free(&stream->listing);
         stream->listing = fresh;
     }
-    stream->at = 0;
+    if (!stream->listing.data)
+        SYS(SYS_lseek, stream->fd, 0, SEEK_SET);
+    stream->at = stream->filled = 0;
+    stream->position = 0;
 }
 
 void pl_seekdir(DIR *dir, long position)
@@ -137,14 +176,20 @@ void pl_seekdir(DIR *dir, long position)
     struct stream *stream = mine(dir);
     if (!stream)
         NEXT(seekdir)(dir, position);
-    else if (position >= 0 && (size_t)position <= stream->listing.size)
+    else if (stream->listing.data && position >= 0 && (size_t)position <= stream->listing.size)
         stream->at = (size_t)position;
+    else if (!stream->listing.data && SYS(SYS_lseek, stream->fd, position, SEEK_SET) >= 0) {
+        stream->at = stream->filled = 0;
+        stream->position = position;
+    }
 }
 
 long pl_telldir(DIR *dir)
 {
     const struct stream *stream = mine(dir);
-    return stream ? (long)stream->at : NEXT(telldir)(dir);
+    if (!stream)
+        return NEXT(telldir)(dir);
+    return stream->listing.data ? (long)stream->at : stream->position;
 }
 
 int pl_closedir(DIR *dir)
