@@ -101,8 +101,11 @@ def calls(*, quick: bool, **_: object) -> Section:
                 continue
             figures = spread(one.figures(key))
             table.rows.append([what, one.name, len(one.rounds), *figures, figures[0] / floor])
-        if not ours.missing:
-            section.targets.append(Target(f"{what}, x plain", percentile(ours.figures(key), 0.5) / floor, limit))
+        for one in (ours, netted):
+            if not one.missing:
+                below = " and the net" if one is netted else ""
+                of = f"{what}, the library{below}, x plain"
+                section.targets.append(Target(of, percentile(one.figures(key), 0.5) / floor, limit))
         if not ours.missing and not proot.missing:
             share = percentile(ours.figures(key), 0.5) / percentile(proot.figures(key), 0.5)
             plainest = floor / percentile(proot.figures(key), 0.5)
