@@ -77,7 +77,8 @@ static struct {
     uint64_t hash;
     size_t length;
     const struct cow_set *set;
-    char view[512], real[512];
+    const struct cow_tree *below; /* the kernel's cwd is at or below this one's mount */
+    char view[512], begin[512];   /* begin: with a slash at its end */
 } cwd;
 static int never;
 
@@ -108,12 +109,14 @@ static int cwd_learn(const struct cow_set *set)
     if (SYS(SYS_getcwd, real, sizeof real) < 0 || real[0] != '/')
         return 0;
     const long length = cow_view_of(set, real, view);
-    if (length < 0 || length >= 512 || (sequence & 1) ||
+    if (length < 0 || length >= 511 || (sequence & 1) ||
         !__atomic_compare_exchange_n(&cwd.sequence, &sequence, sequence + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
         return 0;
     cwd.length = (size_t)(length == 1 ? 0 : length);
     memcpy(cwd.view, view, (size_t)length + 1);
-    memcpy(cwd.real, real, sizeof real);
+    memcpy(cwd.begin, view, cwd.length);
+    cwd.begin[cwd.length] = '/';
+    cwd.below = cow_tree_of(set, real, strlen(real));
     cwd.hash = cow_hash(COW_HASH_START, cwd.view, cwd.length);
     cwd.generation = generation;
     __atomic_store_n(&cwd.set, set, __ATOMIC_SEQ_CST);
@@ -121,16 +124,19 @@ static int cwd_learn(const struct cow_set *set)
     return 1;
 }
 
-/* The view's path stays where it is until chdir or a new generation; NULL: ask the kernel each time. */
-const char *cow_cwd(const struct cow_set *set, size_t *length, uint64_t *hash, const char **real)
+/* The view's path stays where it is until chdir or a new generation; 0: ask the kernel each time. */
+static int cwd_known(const struct cow_set *set)
 {
     if (__atomic_load_n(&never, __ATOMIC_ACQUIRE))
-        return NULL;
-    if ((__atomic_load_n(&cwd.set, __ATOMIC_ACQUIRE) != set || cwd.generation != all_generations(set)) && !cwd_learn(set))
+        return 0;
+    return (__atomic_load_n(&cwd.set, __ATOMIC_ACQUIRE) == set && cwd.generation == all_generations(set)) || cwd_learn(set);
+}
+
+const char *cow_cwd(const struct cow_set *set, size_t *length)
+{
+    if (!cwd_known(set))
         return NULL;
     *length = cwd.length;
-    *hash = cwd.hash;
-    *real = cwd.real;
     return cwd.view;
 }
 
@@ -159,41 +165,31 @@ static const char *scan(const char *path, uint64_t *hash, uint64_t *directory_ha
 
 int cow_fast(const struct cow_asker *asker, int dirfd, const char *path, struct cow_hit *hit)
 {
+    const struct cow_set *set = asker->set;
     uint64_t hash = COW_HASH_START, directory_hash;
-    const char *real = NULL;
+    struct cow_fact fact;
     if (asker->root != AT_FDCWD || !path || !path[0])
         return 0;
+    const int relative = path[0] != '/';
     hit->base = "";
     hit->base_length = 0;
-    if (path[0] != '/') {
-        if (dirfd != AT_FDCWD || !(hit->base = cow_cwd(asker->set, &hit->base_length, &hash, &real)))
+    if (relative) {
+        if (dirfd != AT_FDCWD || !cwd_known(set))
             return 0;
-        hash = cow_hash_byte(hash, '/');
+        hit->base = cwd.view;
+        hit->base_length = cwd.length;
+        hash = cow_hash_byte(cwd.hash, '/');
     }
     const char *name = scan(path, &hash, &directory_hash, &hit->path_length);
     if (!name || hit->path_length >= PATH_MAX)
         return 0;
-    struct cow_fact fact;
-    size_t directory_length = name == path ? 0 : (size_t)(name - path) - 1;
-    if (path[0] != '/' && name == path) {
-        /* The cwd itself: the hash before the slash that was added. */
-        size_t ignored;
-        cow_cwd(asker->set, &ignored, &directory_hash, &real);
-        if (!cow_cache_find(asker->set, directory_hash, hit->base, hit->base_length, "", 0, &fact))
-            return 0;
-    } else if (path[0] != '/') {
-        char joined[256];
-        if (hit->base_length + 1 + directory_length > sizeof joined)
-            return 0;
-        memcpy(joined, hit->base, hit->base_length);
-        joined[hit->base_length] = '/';
-        if (!cow_cache_find(asker->set, directory_hash, joined, hit->base_length + 1, path, directory_length, &fact))
-            return 0;
-    } else if (!cow_cache_find(asker->set, directory_hash, path, directory_length, "", 0, &fact)) {
+    const size_t directory_length = name == path ? 0 : (size_t)(name - path) - 1;
+    if (relative && name == path) /* the cwd itself: the hash before the slash that was added */
+        directory_hash = cwd.hash;
+    if (!cow_cache_find(set, directory_hash, cwd.begin, relative ? hit->base_length + (name != path) : 0, path, directory_length, &fact))
         return 0;
-    }
-    for (int i = 0; i < asker->set->count; i++)
-        if (asker->set->tree[i].mount_hash == hash)
+    for (int i = 0; i < set->count; i++)
+        if (set->tree[i].mount_hash == hash)
             return 0; /* a mount itself, seen from its parent */
     hit->tree = fact.tree;
     hit->mask = fact.mask;
@@ -204,12 +200,8 @@ int cow_fast(const struct cow_asker *asker, int dirfd, const char *path, struct 
     if (!fact.tree)
         return 1;
     hit->maybe_upper = (fact.mask & 1) && ((fact.mask & ~1u) == 0 || cow_filter_has(fact.tree, hash));
-    hit->pass = fact.tree->has_lower_mount;
     /* A relative path goes down from where the kernel's cwd is. */
-    if (real && fact.tree->has_lower_mount &&
-        (strncmp(real, fact.tree->mount, fact.tree->mount_length) != 0 ||
-         (real[fact.tree->mount_length] && real[fact.tree->mount_length] != '/')))
-        hit->pass = 0;
+    hit->pass = fact.tree->has_lower_mount && (!relative || cwd.below == fact.tree);
     return 1;
 }
 

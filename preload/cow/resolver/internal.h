@@ -288,7 +288,7 @@ int cow_fast(const struct cow_asker *asker, int dirfd, const char *path, struct 
 /* Real path of the hit in a layer into out (of size bytes), or NULL if it does not fit. */
 const char *cow_hit_path(const struct cow_hit *hit, int layer, char *out, size_t size);
 /* The cwd of this process as a view path; filled by chdir and on demand. */
-const char *cow_cwd(const struct cow_set *set, size_t *length, uint64_t *hash, const char **real);
+const char *cow_cwd(const struct cow_set *set, size_t *length);
 void cow_cwd_changed(void);
 void cow_cwd_never(void);
 

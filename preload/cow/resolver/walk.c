@@ -121,9 +121,8 @@ static long base(struct cow_walk *w, int dirfd)
     char proc[64];
     long length;
     size_t known;
-    uint64_t hash;
-    const char *real, *view;
-    if (dirfd == AT_FDCWD && !asker->pid && (view = cow_cwd(asker->set, &known, &hash, &real))) {
+    const char *view;
+    if (dirfd == AT_FDCWD && !asker->pid && (view = cow_cwd(asker->set, &known))) {
         memcpy(w->view, view, known + 1);
         w->length = known;
         return 0;
