@@ -15,10 +15,12 @@ __all__ = ["below_a_net", "tell"]
 
 _MAGIC = b"pccow 1\n"
 _WORD = struct.Struct("=I")
-_GENERATION, _FILTER_OFF, _RENAMED = 8, 12, 28
+_GENERATION, _FILTER_OFF, _RENAMED, _EPOCH = 8, 12, 28, 56
 _INODES = 4096 + 8 * (1 << 16)
 _INODE = struct.Struct("=IiQQQQQ")
 _COUNT = 1 << 18
+_QUIET = _INODES + _COUNT * _INODE.size + 256 * 32
+_QUIET_SIZE = 8 * (1 << 14)
 _LOWER = 3  # an inode of the lower, some names of which are gone from the view
 _CHUNK = 256  # entries
 _PRCTL, _PING = 0x70634377, 0  # preload/common/cow_cookie.h
@@ -44,7 +46,10 @@ def tell(fd: int, hidden: Callable[[], Mapping[tuple[int, int], int | None]]) ->
             count = counts.get(inode, 0)
             if count is not None:
                 os.pwrite(fd, struct.pack("=i", -count), at + 4)
-    os.pwrite(fd, _WORD.pack(1), _FILTER_OFF)
+    epoch = _WORD.pack((_word(fd, _EPOCH) + 1) & 0xFFFFFFFF or 1)
+    os.pwrite(fd, epoch, _EPOCH)
+    os.pwrite(fd, bytes(_QUIET_SIZE), _QUIET)  # all of an epoch that is over
+    os.pwrite(fd, epoch, _FILTER_OFF)  # a number of its own: who fills the filter just now does not switch it on
     os.pwrite(fd, _WORD.pack((_word(fd, _GENERATION) + 1) & 0xFFFFFFFF), _GENERATION)
 
 

@@ -59,16 +59,21 @@ void cow_cache_put(const struct cow_set *set, uint64_t hash, const char *path, s
 
 static uint64_t absent[512];
 
-void cow_absent_note(uint64_t hash)
+uint64_t cow_absent_key(const struct cow_tree *tree, uint64_t hash)
 {
-    __atomic_store_n(&absent[hash >> 40 & 511], hash, __ATOMIC_RELAXED);
+    return cow_epoch_key(tree, hash);
 }
 
-int cow_absent_known(const struct cow_tree *tree, uint64_t hash)
+void cow_absent_note(uint64_t key)
+{
+    __atomic_store_n(&absent[key >> 40 & 511], key, __ATOMIC_RELAXED);
+}
+
+int cow_absent_known(const struct cow_tree *tree, uint64_t key)
 {
     if (__atomic_load_n(&tree->state->filter_off, __ATOMIC_ACQUIRE))
         return 0; /* a commit may have given it to the lower */
-    return __atomic_load_n(&absent[hash >> 40 & 511], __ATOMIC_RELAXED) == hash;
+    return __atomic_load_n(&absent[key >> 40 & 511], __ATOMIC_RELAXED) == key;
 }
 
 /* The cwd of this process. Shared by its threads; never kept once a thread or a child of vfork may have another. */

@@ -405,11 +405,12 @@ static int unlink_short(const struct cow_hit *hit, long *result)
     struct stat below;
     const unsigned lowers = hit->tree ? hit->mask & ~1u : 0;
     if (!lowers || !hit->maybe_upper || (lowers & (lowers - 1)) || hit->tree->state->foreign ||
-        hit->tree->others)
+        hit->tree->others || __atomic_load_n(&hit->tree->state->filter_off, __ATOMIC_ACQUIRE))
         return 0;
+    const uint64_t key = cow_absent_key(hit->tree, hit->hash);
     const char *upper = cow_hit_path(hit, 0, buffer, sizeof buffer);
     const char *lower = cow_hit_path(hit, __builtin_ctz(lowers), other, sizeof other);
-    if (!upper || !lower || (!cow_absent_known(hit->tree, hit->hash) &&
+    if (!upper || !lower || (!cow_absent_known(hit->tree, key) &&
                              SYS(SYS_newfstatat, AT_FDCWD, lower, &below, AT_SYMLINK_NOFOLLOW) != -ENOENT))
         return 0;
     *result = SYS(SYS_unlinkat, AT_FDCWD, upper, 0);

@@ -33,7 +33,7 @@ struct cow_time {
 struct cow_state {
     char magic[8];
     uint32_t generation; /* changes when what is known of a directory (path to layers) may no longer hold */
-    uint32_t filter_off;
+    uint32_t filter_off; /* not 0: filter may lack names, as of this epoch */
     uint32_t outside;    /* the same for directories outside of all trees */
     uint32_t indexed;    /* files with several names were copied up */
     uint32_t inodes;     /* entries in inode[] */
@@ -42,7 +42,9 @@ struct cow_state {
     uint64_t mount;      /* hash of the mount that filter is for */
     uint32_t foreign;    /* somebody else has written in upper: there may be whiteouts that hide nothing */
     uint32_t changes;    /* changes when a directory's mtime may */
-    char pad[4096 - 56];
+    uint32_t epoch;      /* changes when somebody else has changed upper or lower */
+    uint32_t unfilled;   /* filter cannot be filled for all: it stays off */
+    char pad[4096 - 64];
     uint64_t filter[COW_FILTER_WORDS] __attribute__((aligned(64)));
     struct cow_inode inode[COW_INODES];
     struct cow_time time[COW_TIMES];
@@ -50,8 +52,9 @@ struct cow_state {
 };
 
 /* What Python reads and writes (pytest_poorcontainer/cow/shared.py). */
-_Static_assert(sizeof(struct cow_inode) == 48 && offsetof(struct cow_state, renamed) == 28 &&
-                   offsetof(struct cow_state, inode) == 4096 + 8 * COW_FILTER_WORDS,
+_Static_assert(sizeof(struct cow_inode) == 48 && offsetof(struct cow_state, renamed) == 28 && offsetof(struct cow_state, epoch) == 56 &&
+                   offsetof(struct cow_state, inode) == 4096 + 8 * COW_FILTER_WORDS &&
+                   offsetof(struct cow_state, quiet) == offsetof(struct cow_state, inode) + 48 * COW_INODES + 32 * COW_TIMES,
                "another layout than Python's");
 
 struct cow_layer {
@@ -200,6 +203,12 @@ static inline uint64_t cow_hash(uint64_t hash, const char *text, size_t length)
     return hash;
 }
 
+/* What a hash stands for, as long as nobody else changes the tree. */
+static inline uint64_t cow_epoch_key(const struct cow_tree *tree, uint64_t hash)
+{
+    return hash ^ __atomic_load_n(&tree->state->epoch, __ATOMIC_ACQUIRE) * 0x9e3779b97f4a7c15ULL;
+}
+
 /* state.c */
 long cow_state_open(const struct cow_asker *asker, struct cow_tree *tree, const char **error);
 int cow_filter_has(const struct cow_tree *tree, uint64_t hash);
@@ -267,9 +276,11 @@ uint32_t cow_cache_generation(const struct cow_set *set, const struct cow_tree *
 int cow_quiet_known(const struct cow_tree *tree, uint64_t hash);
 int cow_quiet_learn(const struct cow_asker *asker, const struct cow_tree *tree, uint64_t hash, const char *directory);
 
-/* Names (as hashes of view paths) that the lower is known not to have, as long as nobody commits to it. */
-void cow_absent_note(uint64_t hash);
-int cow_absent_known(const struct cow_tree *tree, uint64_t hash);
+/* Names that the lower is known not to have, as long as nobody commits to it: the key of one (by the hash of its view path) is
+   asked for before the lower is. */
+uint64_t cow_absent_key(const struct cow_tree *tree, uint64_t hash);
+void cow_absent_note(uint64_t key);
+int cow_absent_known(const struct cow_tree *tree, uint64_t key);
 
 /* The short way: a plain path whose directory is known. */
 struct cow_hit {

@@ -47,12 +47,13 @@ static int create_short(const struct cow_hit *hit, int flags, mode_t mode, long 
     struct stat st;
     if (!(hit->mask & 1) || hit->tree->others)
         return 0;
+    const uint64_t key = cow_absent_key(hit->tree, hit->hash);
     const char *upper = cow_hit_path(hit, 0, buffer, sizeof buffer);
     const char *lower = cow_hit_path(hit, __builtin_ctz(hit->mask & ~1u), other, sizeof other);
-    if (!upper || !lower || (!cow_absent_known(hit->tree, hit->hash) &&
+    if (!upper || !lower || (!cow_absent_known(hit->tree, key) &&
         SYS(SYS_newfstatat, AT_FDCWD, lower, &st, AT_SYMLINK_NOFOLLOW) != -ENOENT))
         return 0;
-    cow_absent_note(hit->hash);
+    cow_absent_note(key);
     cow_filter_add(hit->tree, hit->hash);
     *result = SYS(SYS_openat, AT_FDCWD, upper, flags, mode);
     return *result >= 0;

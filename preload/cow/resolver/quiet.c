@@ -33,11 +33,12 @@ static uint64_t *slot_of(const struct cow_tree *tree, uint64_t hash, unsigned pr
 
 int cow_quiet_known(const struct cow_tree *tree, uint64_t hash)
 {
+    const uint64_t key = cow_epoch_key(tree, hash);
     if (__atomic_load_n(&tree->state->filter_off, __ATOMIC_ACQUIRE))
         return 0; /* somebody changes trees from outside, perhaps by a commit to the lower */
     for (unsigned i = 0; i < PROBES; i++) {
-        const uint64_t found = __atomic_load_n(slot_of(tree, hash, i), __ATOMIC_ACQUIRE);
-        if ((found & ~1ULL) == (hash & ~1ULL))
+        const uint64_t found = __atomic_load_n(slot_of(tree, key, i), __ATOMIC_ACQUIRE);
+        if ((found & ~1ULL) == (key & ~1ULL))
             return (int)(found & 1);
         if (!found)
             return -1;
@@ -47,10 +48,12 @@ int cow_quiet_known(const struct cow_tree *tree, uint64_t hash)
 
 int cow_quiet_learn(const struct cow_asker *asker, const struct cow_tree *tree, uint64_t hash, const char *directory)
 {
+    const uint64_t key = cow_epoch_key(tree, hash); /* as of now, whatever happens while it is listed */
     const int quiet = list(asker, directory);
+    const uint64_t known = (key & ~1ULL) | (uint64_t)quiet;
     for (unsigned i = 0; i < PROBES; i++) {
         uint64_t unused = 0;
-        if (__atomic_compare_exchange_n(slot_of(tree, hash, i), &unused, (hash & ~1ULL) | (uint64_t)quiet, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        if (__atomic_compare_exchange_n(slot_of(tree, key, i), &unused, known, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
             break;
     }
     return quiet;

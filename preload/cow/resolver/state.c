@@ -290,7 +290,8 @@ static long filter_fill(struct cow_tree *tree, char *path, size_t length, uint64
                 continue;
             const uint64_t own = cow_hash(cow_hash_byte(hash, '/'), entry->name, size);
             cow_filter_add(tree, own);
-            tree->state->foreign = 1;
+            if (entry->type == 2 /* a device */ || entry->type == 0)
+                tree->state->foreign = 1;
             if (entry->type != 4 && entry->type != 0)
                 continue;
             if (length + size + 2 > PATH_MAX)
@@ -298,11 +299,20 @@ static long filter_fill(struct cow_tree *tree, char *path, size_t length, uint64
             path[length] = '/';
             memcpy(path + length + 1, entry->name, size + 1);
             long result = filter_fill(tree, path, length + 1 + size, own, depth + 1);
-            if (result < 0 && result != -ENOTDIR && result != -ELOOP) /* those of what is no directory */
+            /* Those of what is no directory, or was there a moment ago: its new name is in the filter, or below an opaque directory. */
+            if (result < 0 && result != -ENOTDIR && result != -ELOOP && result != -ENOENT)
                 return result;
         }
     }
     return 0;
+}
+
+/* Nobody uses the filter from now on: it cannot hold all names, or there is a view of this upper at another mount, whose names have
+   other hashes. */
+static void filter_never(struct cow_state *state)
+{
+    __atomic_store_n(&state->unfilled, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&state->filter_off, 1, __ATOMIC_SEQ_CST);
 }
 
 static long fill(const struct cow_asker *asker, struct cow_tree *tree)
@@ -325,7 +335,7 @@ static long fill(const struct cow_asker *asker, struct cow_tree *tree)
     memcpy(path, tree->layer[0].path, tree->layer[0].length + 1);
     tree->state->foreign = 0;
     if (filter_fill(tree, path, tree->layer[0].length, tree->mount_hash, 0) < 0)
-        tree->state->filter_off = 1;
+        filter_never(tree->state);
     if (cow_lstat(asker, tree->layer[0].path, &upper) < 0 || cow_lstat(asker, tree->layer[1].path, &lower) < 0)
         return -ENOENT;
     /* The view's root is the lower's in all that can be set; a mere user cannot give it to another owner. */
@@ -333,6 +343,27 @@ static long fill(const struct cow_asker *asker, struct cow_tree *tree)
     cow_origin_add(asker, tree, tree->layer[0].path, &upper, &lower, 0);
     tree->state->mount = tree->mount_hash;
     return result;
+}
+
+/* Somebody else has changed upper. The filter is never made empty, so it goes on being right for who uses it; it is used again when
+   it has all that is in upper now, if nobody has said meanwhile that he has changed upper: then filter_off is another number. */
+static void filter_again(const struct cow_asker *asker, struct cow_tree *tree)
+{
+    struct cow_state *state = tree->state;
+    char path[PATH_MAX];
+    COW_HOLD struct cow_hold hold;
+    if (cow_lock(asker, tree, &hold) < 0)
+        return; /* without a filter upper is asked each time */
+    uint32_t off = __atomic_load_n(&state->filter_off, __ATOMIC_SEQ_CST);
+    if (!off || state->unfilled)
+        return;
+    memcpy(path, tree->layer[0].path, tree->layer[0].length + 1);
+    if (filter_fill(tree, path, tree->layer[0].length, tree->mount_hash, 0) < 0)
+        filter_never(state);
+    else
+        __atomic_compare_exchange_n(&state->filter_off, &off, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    if (state->unfilled)
+        filter_never(state);
 }
 
 long cow_state_open(const struct cow_asker *asker, struct cow_tree *tree, const char **error)
@@ -362,7 +393,9 @@ long cow_state_open(const struct cow_asker *asker, struct cow_tree *tree, const 
     tree->state = (struct cow_state *)memory;
     if (memcmp(tree->state->magic, MAGIC, sizeof MAGIC) == 0) {
         if (tree->state->mount != tree->mount_hash)
-            tree->state->filter_off = 1;
+            filter_never(tree->state);
+        else if (tree->state->filter_off && !tree->state->unfilled)
+            filter_again(asker, tree);
         return 0;
     }
     COW_HOLD struct cow_hold hold;
