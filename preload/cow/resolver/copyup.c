@@ -16,13 +16,27 @@ int cow_is_opaque(const struct cow_asker *asker, const char *real)
     return fd >= 0 && SYS(SYS_fgetxattr, fd, "user.overlay.opaque", &value, 1) == 1 && value == 'y';
 }
 
+static long mark(const struct cow_asker *asker, const char *real, const char *name, const char *value)
+{
+    const size_t size = strlen(value);
+    COW_CLEANUP_FD int fd = (int)SYS(SYS_openat, AT_PATH(asker, real), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
+    long result = fd < 0 ? fd : SYS(SYS_fsetxattr, fd, name, value, size, 0);
+    if (result == -EACCES && asker->root == AT_FDCWD) /* a directory that we may not read; it is ours all the same */
+        result = SYS(SYS_lsetxattr, real, name, value, size, 0);
+    return result;
+}
+
 long cow_set_opaque(const struct cow_asker *asker, const char *real)
 {
-    COW_CLEANUP_FD int fd = (int)SYS(SYS_openat, AT_PATH(asker, real), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW, 0);
-    long result = fd < 0 ? fd : SYS(SYS_fsetxattr, fd, "user.overlay.opaque", "y", 1, 0);
-    if (result == -EACCES && asker->root == AT_FDCWD) /* a directory that we may not read; it is ours all the same */
-        result = SYS(SYS_lsetxattr, real, "user.overlay.opaque", "y", 1, 0);
-    return result;
+    return mark(asker, real, "user.overlay.opaque", "y");
+}
+
+/* As the kernel marks what it has copied up from it knows not where. In a directory without that it looks for no whiteouts, once
+   the directory is merged with none (moved to a new name), and lists them. */
+static long set_origin(const struct cow_asker *asker, const char *real)
+{
+    const long result = mark(asker, real, "user.overlay.origin", "");
+    return result == -EOPNOTSUPP ? 0 : result; /* nor can anything be opaque there, so no directory can be moved */
 }
 
 void cow_keep_mtime(const struct cow_asker *asker, const char *directory, const struct timespec *before)
@@ -112,6 +126,8 @@ static long make_copy(struct cow_walk *w, const char *from, const char *temporar
         result = cow_copy_file(w, from, temporary, empty);
     } else if (S_ISDIR(w->stat.st_mode)) {
         result = SYS(SYS_mkdirat, AT_PATH(asker, temporary), 0700);
+        if (result == 0)
+            result = set_origin(asker, temporary);
     } else if (S_ISLNK(w->stat.st_mode)) {
         result = SYS(SYS_readlinkat, AT_PATH(asker, from), w->link, sizeof w->link - 1);
         if (result >= 0) {
