@@ -226,6 +226,8 @@ void frame_cut(const struct frame *frame, unsigned first, unsigned count, uint8_
     }
     put16(transport + (tcp ? 16 : 6), pseudo);
     vnet->flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+    /* In what a router has passed on there may be data beside the headers, more than is left here. */
+    vnet->hdr_len = frame->payload;
     vnet->csum_start = frame->transport;
     vnet->csum_offset = tcp ? 16 : 6;
     if (count == 1) {

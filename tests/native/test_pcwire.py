@@ -93,6 +93,7 @@ def test_loss_takes_packets_out_of_large_frames(see):
     for name, one in seen.items():
         assert one["right"], name
         assert one["intact"], name
+        assert one["refused"] == 0, name
         assert len(one["places"]) == 40 - one["lost"], name
         assert one["places"] == sorted(one["places"]), name
         if name.startswith("tcp"):

@@ -146,7 +146,10 @@ def segments_of(frame, transport, size):
 
 
 def large(build, kind, data):
-    """Return a frame of several segments of 1,000 bytes behind its virtio header, and where its transport header is."""
+    """Return a frame of several segments of 1,000 bytes behind its virtio header, and where its transport header is.
+
+    Some of its data is said to be with the headers, as in what a router has passed on.
+    """
     udp4 = kind == UDP_L4
     head = struct.pack("!HHHH", 4000, 53, len(data) + 8, 0) if udp4 else tcp(1000, b"", flags=0x99)
     frame = bytearray(build(17 if udp4 else 6, head + data))
@@ -155,7 +158,8 @@ def large(build, kind, data):
     addresses = frame[26:34] if build is ip4 else frame[22:54]
     partial = checksum(bytes(addresses) + struct.pack("!HH", 17 if udp4 else 6, len(data) + len(head)))
     frame[offset : offset + 2] = struct.pack("!H", partial)
-    return VNET.pack(1, kind, transport + len(head), 1000, transport, offset - transport) + bytes(frame), transport
+    vnet = VNET.pack(1, kind, transport + len(head) + 1400, 1000, transport, offset - transport)
+    return vnet + bytes(frame), transport
 
 
 def gso(wire):
@@ -187,6 +191,7 @@ def gso(wire):
                 "ids": [number for _, number, *_ in found],
                 "flags": [flags for _, _, flags, _ in found],
                 "lost": after["lost"] - before["lost"],
+                "refused": after["refused"],
                 "intact": all(
                     data[place * 1000 : place * 1000 + 1000] == part
                     for place, (*_, part) in zip(places, found, strict=True)
