@@ -66,7 +66,7 @@ enum pc_op {
     PC_SIGNAL = 48,    /* SIGNAL: to the process that was asked for */
     PC_KILL_TREE = 49, /* to it and to all that it started -> PC_TREE_DEAD */
     /* to a wire, which is a helper */
-    PC_WIRE_HOSTS = 64, /* VALUE: a host's number; ADDRESS..: its addresses; the next host */
+    PC_WIRE_HOSTS = 64, /* VALUE: a number; ADDRESS..: whose they are, of a subnet with the prefix's length behind it; the next one */
     PC_WIRE_START = 65, /* from now on it takes frames */
     PC_WIRE_SET = 66,   /* ENDS: nothing passes to them; FLAGS 1: forget conversations; VALUE: a rule; SOURCE.. TARGET..: for whom; the next rule */
     PC_WIRE_COUNT = 67, /* -> VALUE, what happened to packets towards end 0, and another one, towards end 1 */

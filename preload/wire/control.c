@@ -13,18 +13,34 @@ static int is_address(const struct pc_cursor *cursor)
     return cursor->field.length == 4 || cursor->field.length == 16;
 }
 
-/* VALUE (a number of 8 bytes), then the ADDRESSes that are that host's. */
+/* An address of IP or Ethernet, or one of IP with the length of its prefix behind it: a subnet's. Returns
+   -1 when there is no more room, 1 when it is none of these. */
+static int know(struct hosts *hosts, const uint8_t *value, unsigned length, uint64_t number)
+{
+    const unsigned size = length - 1, prefix = value[length - 1];
+    if (length == 4 || length == 6 || length == 16)
+        return hosts_know(hosts, value, length, number);
+    if ((size == 4 || size == 16) && prefix <= size * 8)
+        return hosts_know_subnet(hosts, value, size, prefix, number);
+    return 1;
+}
+
+/* VALUE (a number of 8 bytes), then the ADDRESSes that are that host's or subnet's. */
 static int know_hosts(struct wire *wire, struct pc_in *in, struct pc_failure *failure)
 {
     struct pc_cursor cursor;
-    uint64_t host = 0;
+    uint64_t number = 0;
     pc_fields(&cursor, in);
     for (char *value; (value = pc_next(&cursor));) {
-        if (cursor.field.type == PC_F_VALUE && cursor.field.length == sizeof host)
-            memcpy(&host, value, sizeof host);
-        else if (cursor.field.type != PC_F_ADDRESS || !is_address(&cursor))
+        const uint32_t type = cursor.field.type, length = cursor.field.length;
+        int wrong = 0;
+        if (type == PC_F_VALUE && length == sizeof number)
+            memcpy(&number, value, sizeof number);
+        else
+            wrong = type == PC_F_ADDRESS && length > 0 ? know(wire->hosts, (const uint8_t *)value, length, number) : 1;
+        if (wrong > 0)
             return pc_fail_as(failure, "understand", "the hosts of a wire", EPROTO, NULL);
-        else if (flows_know(wire->flows, (const uint8_t *)value, cursor.field.length, host) < 0)
+        if (wrong < 0)
             return pc_fail_as(failure, "remember", "the hosts of a wire", ENOSPC, "there are too many");
     }
     return 0;

@@ -38,8 +38,8 @@ uint64_t fate_hash(const uint64_t key[2], const uint64_t *words, unsigned count)
 uint64_t fate_of(uint64_t seed, unsigned direction, const struct identity *identity)
 {
     const uint64_t key[2] = { seed, 0x70637769726531ULL };
-    const uint64_t words[4] = { direction, identity->flow, identity->key, identity->again };
-    return fate_hash(key, words, 4);
+    const uint64_t words[6] = { direction, identity->flow, identity->sort, identity->key, identity->nth, identity->times };
+    return fate_hash(key, words, 6);
 }
 
 /* SplitMix64 (Steele, Lea and Flood, 2014) of the hash, which is random already. */

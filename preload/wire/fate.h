@@ -9,8 +9,9 @@
 struct identity {
     uint64_t flow;  /* hosts, protocol, server's port, which connection of that kind */
     uint64_t key;   /* its place in the flow */
-    uint64_t again; /* which packet at that place, and of what sort */
-    uint64_t first; /* TCP: `again` of the full segment that this one repeats, or 0 */
+    uint64_t nth;   /* which packet at that place, where it is not a repetition */
+    uint64_t times; /* how often that one was sent by now; 1: the first time */
+    unsigned sort;  /* what the key is */
 };
 
 /* What is asked; each question has an answer of its own. */

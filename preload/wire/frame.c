@@ -10,6 +10,8 @@ enum { IP4_LEAST = 20, IP6_LEAST = 40, TCP_LEAST = 20, UDP_SIZE = 8, ICMP_LEAST 
 /* VIRTIO_NET_HDR_GSO_UDP_L4, which kernels have from 6.2 on, and headers later. */
 enum { GSO_UDP_L4 = 5 };
 enum { FRAGMENT = 0x3fff, LEAST_TYPE = 0x600, ECHO_REPLY = 0, ECHO = 8, ECHO6 = 128, ECHO6_REPLY = 129 };
+/* Errors: RFC 792 (unreachable, quench, redirect, time, parameter), RFC 4443, 2.1. */
+enum { UNREACHABLE = 3, QUENCH = 4, REDIRECT = 5, TIME = 11, PARAMETER = 12, INFORMATION6 = 128 };
 
 static uint16_t get16(const uint8_t *at)
 {
@@ -39,6 +41,14 @@ static int has(const struct frame *frame, uint32_t offset, uint32_t size)
     return offset <= frame->in.length && size <= frame->in.length - offset;
 }
 
+static int is_error(const struct frame *frame)
+{
+    const uint8_t type = frame->icmp_type;
+    if (frame->protocol == IPPROTO_ICMPV6)
+        return type < INFORMATION6;
+    return (type >= UNREACHABLE && type <= REDIRECT) || type == TIME || type == PARAMETER;
+}
+
 static void parse_icmp(struct frame *frame, const uint8_t *at)
 {
     frame->icmp_type = at[0];
@@ -47,6 +57,8 @@ static void parse_icmp(struct frame *frame, const uint8_t *at)
         frame->kind = KIND_CHATTER; /* MLD (RFC 2710, 3810) and neighbour discovery (RFC 4861) */
     else if (frame->protocol == IPPROTO_ICMPV6 ? at[0] == ECHO6 || at[0] == ECHO6_REPLY : at[0] == ECHO || at[0] == ECHO_REPLY)
         frame->source = get16(at + 4);
+    else if (is_error(frame) && has(frame, frame->transport + ICMP_LEAST, frame->version == 4 ? IP4_LEAST : IP6_LEAST))
+        frame->quoted = (uint16_t)(frame->transport + ICMP_LEAST);
 }
 
 static void parse_tcp(struct frame *frame, const uint8_t *at)
@@ -63,6 +75,11 @@ static void parse_tcp(struct frame *frame, const uint8_t *at)
     frame->payload = (uint16_t)(frame->transport + size);
 }
 
+static int begins_with_ports(uint8_t protocol)
+{
+    return protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP || protocol == IPPROTO_DCCP || protocol == IPPROTO_UDPLITE;
+}
+
 static void parse_transport(struct frame *frame)
 {
     const uint8_t *at = frame->in.data + frame->transport;
@@ -71,7 +88,7 @@ static void parse_transport(struct frame *frame)
         parse_tcp(frame, at);
     } else if ((frame->protocol == IPPROTO_ICMP || frame->protocol == IPPROTO_ICMPV6) && has(frame, frame->transport, ICMP_LEAST)) {
         parse_icmp(frame, at);
-    } else if ((frame->protocol == IPPROTO_UDP || frame->protocol == IPPROTO_SCTP || frame->protocol == IPPROTO_DCCP || frame->protocol == IPPROTO_UDPLITE) && has(frame, frame->transport, UDP_SIZE)) {
+    } else if (begins_with_ports(frame->protocol) && has(frame, frame->transport, UDP_SIZE)) {
         frame->kind = KIND_PORTS;
         frame->source = get16(at);
         frame->target = get16(at + 2);
@@ -120,6 +137,23 @@ static void parse_ip6(struct frame *frame)
         parse_transport(frame);
 }
 
+int frame_parse_quoted(const struct frame *frame, struct frame *quoted)
+{
+    *quoted = (struct frame){ .in = frame->in, .network = frame->quoted };
+    if (!frame->quoted)
+        return 0;
+    if (frame->version == 4)
+        parse_ip4(quoted);
+    else
+        parse_ip6(quoted);
+    /* Of TCP no more than the ports may be there (RFC 792: 64 bits). */
+    if (quoted->kind == KIND_IP && quoted->protocol == IPPROTO_TCP && has(quoted, quoted->transport, 4)) {
+        quoted->source = get16(frame->in.data + quoted->transport);
+        quoted->target = get16(frame->in.data + quoted->transport + 2);
+    }
+    return quoted->version != 0;
+}
+
 /* Also of a frame that says to be one packet: then it is. */
 static void parse_segments(struct frame *frame)
 {
@@ -145,6 +179,7 @@ void frame_parse(struct frame *frame)
     frame->payload = frame->source = frame->target = 0;
     frame->length = 0;
     frame->protocol = frame->tcp_flags = frame->icmp_type = 0;
+    frame->quoted = 0;
     if (frame->in.length < ETH_HLEN)
         return;
     frame->type = get16(frame->in.data + 12);

@@ -33,6 +33,7 @@ struct frame {
     uint16_t source, target; /* ports; ICMP: its id and 0 */
     uint32_t sequence, acknowledged;
     uint8_t tcp_flags, icmp_type;
+    uint16_t quoted;     /* ICMP errors: where the packet begins that they tell of; 0: none */
     unsigned segment;    /* GSO: payload bytes in each packet */
     unsigned segments;   /* how many packets it is */
 };
@@ -42,6 +43,9 @@ enum { TCP_FIN = 1, TCP_SYN = 2, TCP_RST = 4, TCP_PSH = 8, TCP_ACK = 16, TCP_CWR
 /* Fills in all but `in` and `now`. Whatever is in the frame is a stranger's: nothing beyond
    its length is read. */
 void frame_parse(struct frame *frame);
+/* The packet that an ICMP error tells of, as far as it is quoted: who sent it to whom. Returns 0 when
+   there is none. */
+int frame_parse_quoted(const struct frame *frame, struct frame *quoted);
 /* Bytes of packet `i`, headers included, without a VLAN tag that the kernel took out. */
 uint32_t frame_packet_size(const struct frame *frame, unsigned i);
 /* Payload bytes of packet `i` of a TCP or UDP frame. */

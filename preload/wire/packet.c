@@ -158,17 +158,19 @@ static void emit_special(struct lane *lane, struct channel *channel, const struc
         outlet_flush(&lane->outlet); /* the next one will be in the same memory */
 }
 
-/* A sender in doubt repeats what has not been lost or spoilt, more or less of it in each run; so that the
-   lost parts of a stream are the same, such a segment fares as when it came first. */
+/* A sender in doubt repeats what has arrived, more or less of it in each run. So that this loses
+   nothing that another run does not lose, what has come through once does so ever after: a packet of TCP
+   is lost the first so and so many times that it is sent, and how many is a matter of the seed alone. */
 static uint64_t fate_in(const struct faults *faults, const struct identity *identity)
 {
-    if (identity->first) {
-        const struct identity before = { .flow = identity->flow, .key = identity->key, .again = identity->first };
-        const uint64_t fate = fate_of(faults->seed, (unsigned)faults->towards, &before);
+    struct identity one = *identity;
+    uint64_t fate = 0;
+    for (one.times = 1; one.times <= identity->times; one.times++) {
+        fate = fate_of(faults->seed, (unsigned)faults->towards, &one);
         if (!happens(fate, FATE_LOSS, faults->loss) && !happens(fate, FATE_CORRUPT, faults->corrupt))
-            return fate;
+            break;
     }
-    return fate_of(faults->seed, (unsigned)faults->towards, identity);
+    return fate;
 }
 
 static int64_t jitter_of(uint64_t fate, uint64_t width)

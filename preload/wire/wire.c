@@ -49,7 +49,8 @@ int wire_open(struct wire *wire, const int plug[ENDS], unsigned divisor, struct 
             return pc_fail(failure, "read the MTU of", "a plug");
         mtu[i] = (unsigned)found;
     }
-    wire->flows = flows_new(mtu[0] < mtu[1] ? mtu[0] : mtu[1]);
+    wire->hosts = hosts_new();
+    wire->flows = wire->hosts ? flows_new(mtu[0] < mtu[1] ? mtu[0] : mtu[1], wire->hosts) : NULL;
     if (!wire->flows)
         return pc_fail(failure, "find memory for", "conversations");
     if (inlet_open_both(inlet, mtu, divisor, failure) < 0)

@@ -20,6 +20,7 @@ enum { ENDS = 2, CONTROL = 3 };
 struct wire {
     int plug[ENDS];
     struct lane lane[ENDS]; /* by the end that the frames travel to */
+    struct hosts *hosts;
     struct flows *flows;
     int control;            /* -1: closed */
     int ready;              /* epoll: descriptors that have something */

@@ -68,6 +68,9 @@ class Splice(Protocol):
     def span(self) -> Span:
         """Return what is to be carried."""
 
+    def hosts(self) -> Mapping[bytes, str]:
+        """Return whose packets may pass, by their addresses."""
+
     def detach(self) -> None:
         """Stop the fabric from passing frames by itself; returns when it is so."""
 
@@ -216,6 +219,12 @@ class Impairments:
         with self._lock:
             if self._layers:
                 self._put([])
+
+    def introduce(self) -> None:
+        """Tell the carrier, where there is one, whose packets may pass now: there are more hosts."""
+        with self._lock:
+            if self.carrier is not None and not self.carrier.dead:  # who uses the link is told that it is dead
+                self.carrier.introduce(self._splice.hosts())
 
     def counts(self) -> tuple[Counts, Counts]:
         """Return what has happened, also when it is over. Raises :class:`WireDied`."""

@@ -124,6 +124,11 @@ class Link(Way):
             self._impairments = Impairments(self._splice, fabric_of(self.lab).lock)
         return self._impairments
 
+    def introduce(self) -> None:
+        """Let what carries it know hosts that have come since it was impaired, so that fates do not depend on them."""
+        if self._impairments is not None:
+            self._impairments.introduce()
+
     def cut(self, *, direction: Direction = None) -> Until:
         """Let nothing pass any more, either way: connections hang until their timeouts, as on a dead switch.
 

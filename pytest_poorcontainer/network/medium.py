@@ -64,8 +64,8 @@ class Span:
     """The two interfaces to carry between, by their index in the fabric, and what their ends are called.
 
     ``number`` is the cable's, unique in its lab. ``mtu`` is without the Ethernet header. ``hosts`` says whose the
-    packed addresses (4 or 16 bytes) are that may be seen here, by the hosts' names: addresses change from run to run,
-    and a packet's fate must not.
+    addresses are that may be seen here (:func:`~pytest_poorcontainer.network.identity.identities`): they change from
+    run to run, and a packet's fate must not.
     """
 
     lab: Lab
@@ -110,6 +110,9 @@ class Carrier(Protocol):
 
     def start(self) -> None:
         """Begin to pass frames; called when the fabric has just stopped to. Returns when it is so."""
+
+    def introduce(self, hosts: Mapping[bytes, str]) -> None:
+        """Learn whose these addresses are, beside those that are known; for conversations that begin from now on."""
 
     def change(self, treatments: Sequence[Treatment]) -> None:
         """Treat packets like this from now on; returns when it is in force. Packets under way arrive as they would."""

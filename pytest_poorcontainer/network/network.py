@@ -338,6 +338,7 @@ class Network(Pairs):
                         rename(self._topology, before)
                     if self.compute_routes:
                         install_routes(self._topology, self._routes)
+                    self._introduce()
             except BaseException:
                 self._take_back(plan, made)
                 raise
@@ -350,6 +351,11 @@ class Network(Pairs):
                 made[0].close_with(*made[1:])
                 raise
         return made
+
+    def _introduce(self) -> None:
+        """Let links that are impaired know who has come."""
+        for link in self._links.values():
+            link.introduce()
 
     def _completed(self, hosts: Sequence[Host]) -> None:
         """Do what is to be done with new hosts before they are handed over."""

@@ -73,7 +73,7 @@ def taken(stock: Stock, names: Sequence[str], settings: Settings) -> Made | None
 def cable_of(made: Made, hosts: tuple[Host, Host]) -> Cable:
     """Return what faults have to know of the cable of a pair."""
     subnet = Subnet(made.number)
-    segment = Segment(subnet, _MTU)
+    segment = Segment(subnet, _MTU, f"{hosts[0].name}/{INTERFACE}")
     segment.direct = True
     nodes = (Node(hosts[0].name), Node(hosts[1].name))
     cable = Cable(made.number, nodes, (None, None), 0, _MTU)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_poorcontainer.network import messages
 from pytest_poorcontainer.network.fabric import fabric_of
 from pytest_poorcontainer.network.greeting import greet
+from pytest_poorcontainer.network.identity import identities
 from pytest_poorcontainer.network.medium import Span
 from pytest_poorcontainer.network.program import EVERYTHING
 from pytest_poorcontainer.network.topology import Switch
@@ -73,14 +74,11 @@ class LinkSplice:
         if end is not None:
             self._make_far(end)
             plugs[end], plugs[1 - end] = self.far, self._near(end)
-        hosts = {
-            address: port.node.name
-            for one in cable.ports
-            if one is not None
-            for port in one.segment.ports
-            for address in port.node.packed()
-        }
-        return Span(self._lab, cable.number, (plugs[0], plugs[1]), self._link.names, cable.mtu, hosts)
+        return Span(self._lab, cable.number, (plugs[0], plugs[1]), self._link.names, cable.mtu, self.hosts())
+
+    def hosts(self) -> dict[bytes, str]:
+        """Return whose packets may pass, by their addresses."""
+        return identities(self._cable)
 
     def _make_far(self, end: int) -> None:
         if self._made:

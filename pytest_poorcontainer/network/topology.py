@@ -28,9 +28,11 @@ _VLAN_MAX = 4094
 class Segment:
     """What reaches each other without a router: a cable, or a switch (of a VLAN). It is one subnet."""
 
-    def __init__(self, subnet: Subnet, mtu: int) -> None:
+    def __init__(self, subnet: Subnet, mtu: int, name: str) -> None:
         """Begin with nobody on it."""
         self.subnet = subnet
+        self.name = name
+        """What it is called when it is built again, with other addresses."""
         self.mtu = mtu
         self.direct = False
         """Whether it is a cable between two hosts."""
@@ -201,7 +203,7 @@ class Topology:
         """Return the segment of a VLAN of a switch, and of all switches joined to it; it is made if there is none."""
         segment = switch.segments.get(vlan)
         if segment is None:
-            segment = self._segment(switch.mtu, given, given6)
+            segment = self._segment(f"{switch.name}.{vlan}", switch.mtu, given, given6)
             for one in switch.joined(vlan):
                 self._set(one.segments, vlan, segment)
         elif given is not None or given6 is not None:
@@ -210,8 +212,8 @@ class Topology:
             )
         return segment
 
-    def _segment(self, mtu: int, given: str | None, given6: str | None) -> Segment:
-        segment = Segment(Subnet(self._number(), given, given6), mtu)
+    def _segment(self, name: str, mtu: int, given: str | None, given6: str | None) -> Segment:
+        segment = Segment(Subnet(self._number(), given, given6), mtu, name)
         for other in self.segments:
             overlap = segment.subnet.overlaps(other.subnet)
             if overlap:
@@ -239,12 +241,13 @@ class Topology:
         if isinstance(a, Switch) and isinstance(b, Switch):
             with self.change():
                 return self._strand(a, b, 0, size)
-        switch = a if isinstance(a, Switch) else b if isinstance(b, Switch) else None
         with self.change():
-            if switch is None:
-                segment = self._segment(size, subnet, subnet6)
+            if isinstance(a, Node) and isinstance(b, Node):
+                segment = self._segment(f"{a.name}/eth{len(a.ports)}", size, subnet, subnet6)
                 segment.direct = True
             else:
+                switch = a if isinstance(a, Switch) else b
+                assert isinstance(switch, Switch)  # noqa: S101 - one of them is
                 segment = self.subnet_of(switch, vlan, subnet, subnet6)
             cable = Cable(self._number(), (a, b), (None, None), vlan, size)
             ports: list[Port | None] = [None, None]

@@ -25,7 +25,7 @@ from pytest_poorcontainer.lab.protocol import Field, Op
 from pytest_poorcontainer.network.medium import Counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_poorcontainer.lab.protocol import Message
     from pytest_poorcontainer.network.medium import Flow, Span, Treatment
@@ -83,7 +83,7 @@ class Wire:
         """Return a wire that is ready to start. Raises :class:`LabError` with the step that failed."""
         carrier = WireCarrier(span)
         try:
-            carrier.introduce()
+            carrier.introduce(span.hosts)
             carrier.change(treatments)
         except BaseException:
             carrier.kill()
@@ -142,13 +142,13 @@ class WireCarrier:
         waiting.register(self._socket, select.POLLHUP)
         return bool(waiting.poll(0))
 
-    def introduce(self) -> None:
+    def introduce(self, hosts: Mapping[bytes, str]) -> None:
         """Tell it which addresses are whose, so that fates do not depend on them."""
         named: dict[str, list[bytes]] = {}
-        for address, name in self._span.hosts.items():
+        for address, name in hosts.items():
             named.setdefault(name, []).append(address)
         fields: list[tuple[int, int | str | bytes]] = []
-        for name, addresses in sorted(named.items()):
+        for name, addresses in named.items():
             fields.append((Field.VALUE, hashlib.sha256(name.encode()).digest()[:8]))
             fields += [(Field.ADDRESS, address) for address in addresses]
         self._ask(Op.WIRE_HOSTS, fields, "tell hosts to")
