@@ -10,12 +10,12 @@ import struct
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stats import Section, Table, Target, paragraph, percentile, spread
 from subjects import build_directory
 
-from pytest_poorcontainer import Network
+from pytest_poorcontainer import Network, WireOverflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,12 +29,23 @@ HERE = Path(__file__).parent
 PLAIN = ("172.31.255.1", "172.31.255.2")
 PORT = "5001"
 EVERY_300_US = 3333
+FLOOD, FLOOD_OFFERED = 200_000, 205_000
 
 
 def _program() -> str:
     target = build_directory() / "wire_traffic"
     subprocess.run(["cc", "-O2", "-static", "-o", target, HERE / "wire_traffic.c"], check=True)
     return str(target)
+
+
+class Packets(NamedTuple):
+    """UDP packets that arrived, how many were sent a second, in all and in the slowest half second, and ages in us."""
+
+    arrived: int
+    sent: float
+    slowest: float
+    median: float
+    p99: float
 
 
 class Bench:
@@ -79,13 +90,13 @@ class Bench:
             size, took = map(float, output.readline().split())
         return size * 8 / took / 1e9
 
-    def packets(self, count: int, rate: int, size: int = 64, *, plain: bool = False) -> tuple[int, float, float, float]:
-        """Return of so many UDP packets those that arrived, the rate of sending, and the median and p99 age in us."""
+    def packets(self, count: int, rate: int, size: int = 64, *, plain: bool = False) -> Packets:
+        """Send so many UDP packets at a rate, and see what arrives of them."""
         with self._serving("count", PORT) as output:
             address = self.address(plain=plain)
-            sent, took = self._run(self.pair.a, "flood", address, PORT, str(count), str(rate), str(size))
+            sent, took, slowest = self._run(self.pair.a, "flood", address, PORT, str(count), str(rate), str(size))
             received, _, _, median, p99 = map(float, output.readline().split())
-        return int(received), sent / took, median, p99
+        return Packets(int(received), sent / took, slowest, median, p99)
 
 
 @contextlib.contextmanager
@@ -144,18 +155,24 @@ def _streams(bench: Bench, rounds: int, section: Section) -> None:
 
 
 def _floods(bench: Bench, quick: bool, section: Section) -> None:
-    table = Table(("UDP, 64 bytes", "sent/s", "sent", "arrived", "no room in the wire"))
-    count = 100_000 if quick else 600_000
-    worst = 0
-    for rate in (200_000, 220_000):
-        with contextlib.suppress(Exception), bench.pair.link.impair(loss=0) as impaired:
-            arrived, sent, _, _ = bench.packets(count, rate)
+    table = Table(("UDP, 64 bytes", "sent/s", "in the slowest half second", "sent", "arrived", "no room in the wire"))
+    count = 200_000 if quick else 600_000
+    # Somewhat more is offered than what is promised: a sender that keeps to a rate is never above it.
+    for rate in (FLOOD_OFFERED, 220_000):
+        with contextlib.suppress(WireOverflow), bench.pair.link.impair(loss=0) as impaired:
+            found = bench.packets(count, rate)
             counts = impaired.counts[1]
             dropped = counts.overflow + counts.refused
-            table.rows.append([f"wire, {rate} asked for", sent, count, arrived, dropped])
-            worst = max(worst, dropped if rate == 200_000 else 0)
-    section.targets.append(Target("packets that nobody asked to lose, at 200,000 UDP packets/s", worst, 0))
-    section.targets.append(Target("200,000 ÷ packets/s that were sent", 200_000 / float(table.rows[-1][1]), 1.0))  # type: ignore[arg-type]
+        shown = (f"{found.sent:.0f}", f"{found.slowest:.0f}", count, found.arrived, dropped)
+        table.rows.append([f"wire, {rate} asked for", *shown])
+        if rate == FLOOD_OFFERED:
+            short = max(0.0, FLOOD - found.slowest)
+            section.targets += [
+                Target("packets that nobody asked to lose, at 200,000 UDP packets/s and more", dropped, 0),
+                Target(
+                    "what is missing to 200,000 packets/s that are sent, in the slowest half second", short, 0, "/s"
+                ),
+            ]
     section.parts.append(table)
 
 
@@ -167,28 +184,29 @@ def _latency(bench: Bench, quick: bool, section: Section) -> None:
         if where is not None:
             os.sched_setaffinity(0, where)
         try:
-            _, _, base, base99 = bench.packets(count, EVERY_300_US)
+            base = bench.packets(count, EVERY_300_US)
             with bench.pair.link.impair(loss=0), _pinned(bench.pair.link, where):
-                _, _, median, p99 = bench.packets(count, EVERY_300_US)
+                wired = bench.packets(count, EVERY_300_US)
         finally:
             os.sched_setaffinity(0, everywhere)
-        table.rows.append([f"our link, {name}", base, base99, ""])
-        table.rows.append([f"wire, {name}", median, p99, median - base])
-        section.targets.append(Target(f"added by a wire one way, {name}: median", median - base, limit, "us"))
+        added = wired.median - base.median
+        table.rows.append([f"our link, {name}", base.median, base.p99, ""])
+        table.rows.append([f"wire, {name}", wired.median, wired.p99, added])
+        section.targets.append(Target(f"added by a wire one way, {name}: median", added, limit, "us"))
     section.parts.append(table)
 
 
 def _delays(bench: Bench, quick: bool, section: Section) -> None:
     table = Table(("delay", "asked ms", "median ms", "p99 ms"))
     count = 300 if quick else 3000
-    _, _, base, _ = bench.packets(count, 1000)
+    base = bench.packets(count, 1000).median
     for precise, limit in ((False, 0.1), (True, 0.05)):
         worst = 0.0
         for asked in (1.0, 5.0, 20.0):
             with bench.pair.link.impair(delay=asked / 1000, precise=precise):
-                _, _, median, p99 = bench.packets(count, 1000)
-            table.rows.append(["precise=True" if precise else "", asked, median / 1000, p99 / 1000])
-            worst = max(worst, abs((median - base) / 1000 - asked))
+                found = bench.packets(count, 1000)
+            table.rows.append(["precise=True" if precise else "", asked, found.median / 1000, found.p99 / 1000])
+            worst = max(worst, abs((found.median - base) / 1000 - asked))
         section.targets.append(
             Target(f"delay{', precise' if precise else ''}: median off, less the link's own", worst, limit, "ms")
         )

@@ -4,7 +4,8 @@
      wire_traffic stream ADDRESS PORT SECONDS    TCP: writes as fast as it can; bytes and seconds
      wire_traffic count PORT                     UDP: "ready"; packets with number i; ends 0.3 s after the last: received, distinct,
                                             out of order, median and 99th percentile of the age in us, by CLOCK_MONOTONIC
-     wire_traffic flood ADDRESS PORT COUNT PER_SECOND BYTES   UDP: sends packets in bursts each 100 us; sent, seconds */
+     wire_traffic flood ADDRESS PORT COUNT PER_SECOND BYTES   UDP: sends packets in bursts; sent, seconds,
+                                            and packets a second in the slowest half second */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -131,9 +132,17 @@ static int flood(char **argv)
     int s = socket(AF_INET, SOCK_DGRAM, 0);
     if (connect(s, (struct sockaddr *)&a, sizeof a) < 0 || bytes < 12 || bytes > 2048)
         return 1;
-    const double start = now();
+    const double start = now(), window = 0.5;
+    double begin = start, slowest = 1e12;
+    uint32_t before = 0;
     for (uint32_t sent = 0; sent < total;) {
         const double at = now();
+        if (at - begin >= window) {
+            const double per_second = (sent - before) / (at - begin);
+            slowest = per_second < slowest ? per_second : slowest;
+            begin = at;
+            before = sent;
+        }
         unsigned allowed = (unsigned)((at - start) * rate) + 1;
         unsigned n = allowed > sent ? allowed - sent : 0;
         n = n > BATCH ? BATCH : n;
@@ -156,7 +165,10 @@ static int flood(char **argv)
         if (wait > 0)
             nanosleep(&(struct timespec){ .tv_nsec = (long)(wait * 1e9) }, NULL);
     }
-    printf("%u %.6f\n", total, now() - start);
+    const double took = now() - start;
+    if (took < window)
+        slowest = total / took;
+    printf("%u %.6f %.1f\n", total, took, slowest);
     return 0;
 }
 
