@@ -160,7 +160,7 @@ static int flood(char **argv)
         if (done < 0 && errno != EINTR)
             return 1;
         sent += done > 0 ? (unsigned)done : 0;
-        double due = start + (double)(sent + 1) / rate;
+        double due = start + (double)sent / rate;
         double wait = due - now();
         if (wait > 0)
             nanosleep(&(struct timespec){ .tv_nsec = (long)(wait * 1e9) }, NULL);
