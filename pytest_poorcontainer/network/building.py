@@ -142,7 +142,7 @@ def _of_cable(cable: Cable) -> list[Request]:
     ends = _plugged(cable)
     if isinstance(cable.ends[0], Switch) and isinstance(cable.ends[1], Switch):
         first, second = cable.plug(0), cable.plug(1)
-        bridges = [end.bridges[0] for end in cable.ends if isinstance(end, Switch)]
+        bridges = [end.bridges[cable.vlan] for end in cable.ends if isinstance(end, Switch)]
         mac = bytes((2, 1, *second.to_bytes(4, "big")))
         requests = [
             messages.veth(

@@ -41,6 +41,12 @@ def _state(link: Link) -> str:
     return f"  ({', '.join(words)})" if words else ""
 
 
+def _vlans(link: Link) -> str:
+    """Return which VLANs a cable carries, " vlan 10" or " untagged, vlan 10, 20"; nothing for one of none alone."""
+    numbers = ", ".join(str(vlan) for vlan in link.vlans if vlan)
+    return (" untagged," * (0 in link.vlans) + f" vlan {numbers}") if numbers else ""
+
+
 def _ascii(network: Network) -> str:
     lines: list[str] = []
     drawn: set[Link] = set()
@@ -54,7 +60,7 @@ def _ascii(network: Network) -> str:
             end = 0 if link.cable.ends[1] is switch else 1
             port, other = link.cable.ports[end], link.cable.ends[end]
             name = f"[{other.name}]" if isinstance(other, Switch) else other.name
-            vlan = f" vlan {link.cable.vlan}" * bool(link.cable.vlan)
+            vlan = _vlans(link)
             where = f"  {port.name} {_address(port)}" if port is not None else ""
             lines.append(f"{stem}-- {name}{where}{vlan}{_state(link)}")
     for link in network.links:
@@ -109,7 +115,7 @@ def _svg(network: Network) -> str:
     for link in network.links:
         (x1, y1), (x2, y2) = (centre[end] for end in link.cable.ends)
         dashed = ' stroke-dasharray="6 4"' if link.state != "up" else ""
-        what = escape(f"{link}: {link.state}{', impaired' if link.impairment else ''}")
+        what = escape(f"{link}: {link.state}{', impaired' if link.impairment else ''}{_vlans(link)}")
         parts.append(
             f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{_COLOURS[link.state]}" stroke-width="2"{dashed}>'
             f"<title>{what}</title></line>"

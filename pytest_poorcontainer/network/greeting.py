@@ -70,8 +70,7 @@ def greet(cable: Cable) -> None:
         others = {other: list(ends) for port in ends for other in port.segment.ports if other not in ends}
         told = {port: [other for other in port.segment.ports if other is not port] for port in ends} | others
     else:  # between two switches
-        segment = next((one for one in cable.ends[0].segments.values()), None)  # type: ignore[union-attr]
-        everybody = [] if segment is None else segment.ports
+        everybody = [port for segment in cable.segments() for port in segment.ports]
         told = {port: [other for other in everybody if other is not port] for port in everybody}
     with netlinks_of(dict.fromkeys(port.node for port in told)) as lent:
         for port, news in told.items():

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
     Direction: TypeAlias = "str | Host | Switch | None"
 
-__all__ = ["Link", "Rule", "Until", "directions", "place_rules"]
+__all__ = ["BOTH", "Link", "Rule", "Until", "directions", "from_whom", "place_rules"]
 
 BOTH = (0, 1)
+"""The two ends."""
 
 
 class Until:
@@ -96,6 +97,11 @@ class Link(Way):
         return self._cable
 
     @property
+    def vlans(self) -> tuple[int, ...]:
+        """The VLANs that it carries; 0 is what is of none."""
+        return (self.cable.vlan,)
+
+    @property
     def state(self) -> str:
         """What it looks like: "up", "cut" (one way too), "unplugged" (cut or not), "dead": its wire has died."""
         if self._impairments is not None and self._impairments.dead:
@@ -141,7 +147,7 @@ class Link(Way):
             self._usable("cut")
             cut = Until(self, self._uncut, EVERYTHING if direction is None else Match())
             self._silence({towards: [*self._cuts[towards], cut] for towards in ways})
-        note(f"{self}: cut{_from(direction)}")
+        self._say(f"cut{from_whom(direction)}")
         return cut
 
     def _silence(self, wanted: dict[int, list[Until]]) -> list[int]:
@@ -181,7 +187,7 @@ class Link(Way):
     def _healed(self, opened: Sequence[int]) -> None:
         if opened:
             greet(self.cable)
-            note(f"{self}: heal{_from(self.names[1 - opened[0]] if len(opened) == 1 else None)}")
+            self._say(f"heal{from_whom(self.names[1 - opened[0]] if len(opened) == 1 else None)}")
 
     def unplug(self) -> Until:
         """Take the carrier away at both ends: the interfaces stay up (IFF_UP) and lose IFF_RUNNING and LOWER_UP.
@@ -197,7 +203,7 @@ class Link(Way):
             unplugged = Until(self, self._replug)
             self._unplugs.append(unplugged)
             await_ports(self.cable, up=False)
-            note(f"{self}: unplug")
+            self._say("unplug")
         return unplugged
 
     def _replug(self, unplugged: Until) -> None:
@@ -216,7 +222,7 @@ class Link(Way):
             await_ports(self.cable, up=True)
             if self._splice is not None and self._impairments is not None and self._impairments.carrier is not None:
                 self._splice.resume(self._impairments.carrier)
-            note(f"{self}: plug")
+            self._say("plug")
         greet(self.cable)
 
     def impair(
@@ -326,6 +332,10 @@ class Link(Way):
             return None
         return self._impairments.abandon()
 
+    def _say(self, what: str) -> None:
+        """Take note of what was done to it, for reports."""
+        note(f"{self}: {what}")
+
     def _usable(self, what: str) -> None:
         if self.closed:
             raise PoorContainerError(f"cannot {what} {self}: its hosts are closed")
@@ -360,7 +370,8 @@ def directions(link: Link, direction: Direction) -> list[int]:
     return [1 - link.names.index(name)]
 
 
-def _from(direction: Direction) -> str:
+def from_whom(direction: Direction) -> str:
+    """Return who sends what is concerned, for notes."""
     return "" if direction is None else f", what {getattr(direction, 'name', direction)} sends"
 
 

@@ -11,10 +11,14 @@ from pytest_poorcontainer.network.router import Router
 if TYPE_CHECKING:
     from pytest_poorcontainer.network.host import Host
     from pytest_poorcontainer.network.network import Network
+    from pytest_poorcontainer.network.topology import Cable
     from pytest_poorcontainer.network.topology_file import Description
+
+    Impaired = list[tuple[int, Cable, dict[str, Any]]]
 
 __all__ = ["load"]
 
+_OF_LINKS = ("vlan", "vlans", "mtu", "subnet", "subnet6", "addresses")
 _NOT_CONTAINER = ("sysctls", "start", "switch", "masquerade", "forward")
 
 
@@ -27,7 +31,7 @@ def load(network: Network, found: Description) -> None:
     if not found.routes:
         network.compute_routes = False
     plan = Plan()
-    impaired: list[tuple[int, int, dict[str, Any]]] = []
+    impaired: Impaired = []
     with found.at():
         network.build(lambda plan: _fill(network, found, plan, impaired), plan)
     for name, table in found.routers.items():
@@ -36,7 +40,7 @@ def load(network: Network, found: Description) -> None:
         _translate(network, found, router, table)
     for number, cable, said in impaired:
         with found.at("links", number, "impair"):
-            network.link_of(plan.cables[cable]).impair(**said)
+            network.link_of(cable).impair(**said)
     for kind, tables in (("hosts", found.hosts), ("routers", found.routers)):
         for name, table in tables.items():
             for number, one in enumerate(table.get("start", ())):
@@ -44,9 +48,13 @@ def load(network: Network, found: Description) -> None:
                     _start(network.find(name), one)
 
 
-def _fill(network: Network, found: Description, plan: Plan, impaired: list[tuple[int, int, dict[str, Any]]]) -> None:
+def _fill(network: Network, found: Description, plan: Plan, impaired: Impaired) -> None:
     for name, table in found.switches.items():
         _plan_switch(network, found, name, table)
+    # Before there are hosts on them: what is joined is one subnet.
+    between = {number for number, table in enumerate(found.links) if set(table["ends"]) <= set(found.switches)}
+    for number in sorted(between):
+        _plan_link(network, found, plan, number, impaired)
     for kind, tables in (("hosts", found.hosts), ("routers", found.routers)):
         for name, table in tables.items():
             with found.at(kind, name):
@@ -58,13 +66,18 @@ def _fill(network: Network, found: Description, plan: Plan, impaired: list[tuple
                 if host not in topology.nodes:
                     network.plan_host(plan, host, None, {})
                 plan.cables.append(topology.join(topology.nodes[host], topology.switches[name]))
-    for number, table in enumerate(found.links):
-        with found.at("links", number):
-            a, b = (topology.nodes.get(end) or topology.switches[end] for end in table["ends"])
-            given = {key: table[key] for key in ("vlan", "mtu", "subnet", "subnet6", "addresses") if key in table}
-            plan.cables.append(topology.join(a, b, **given))
-            if "impair" in table:
-                impaired.append((number, len(plan.cables) - 1, table["impair"]))
+    for number in sorted(set(range(len(found.links))) - between):
+        _plan_link(network, found, plan, number, impaired)
+
+
+def _plan_link(network: Network, found: Description, plan: Plan, number: int, impaired: Impaired) -> None:
+    table, topology = found.links[number], network.topology
+    with found.at("links", number):
+        a, b = (topology.nodes.get(end) or topology.switches[end] for end in table["ends"])
+        given = {key: table[key] for key in _OF_LINKS if key in table}
+        plan.cables += topology.join(a, b, **given).strands
+        if "impair" in table:
+            impaired.append((number, plan.cables[-1], table["impair"]))
 
 
 def _plan_switch(network: Network, found: Description, name: str, table: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from pytest_poorcontainer.network.partition import Partition
 from pytest_poorcontainer.network.recording import await_recorder, retire
 from pytest_poorcontainer.network.router import Router
 from pytest_poorcontainer.network.topology import Switch, Topology
+from pytest_poorcontainer.network.trunk import Trunk
 
 if TYPE_CHECKING:
     import os
@@ -122,7 +123,7 @@ class Network(Pairs):
     @property
     def links(self) -> list[Link]:
         """Its cables, in the order in which they were made; not those of pairs."""
-        return list(self._links.values())
+        return list(dict.fromkeys(self._links.values()))
 
     @property
     def topology(self) -> Topology:
@@ -171,6 +172,7 @@ class Network(Pairs):
         b: End,
         *,
         vlan: int = 0,
+        vlans: Sequence[int] | None = None,
         mtu: int | None = None,
         subnet: str | None = None,
         subnet6: str | None = None,
@@ -181,18 +183,18 @@ class Network(Pairs):
         A name that no host or switch has is a new host. A cable between two hosts is a subnet of its own, of private
         addresses unless ``subnet`` ("192.0.2.0/24") or ``subnet6`` says which; ``addresses`` gives hosts at its ends
         certain ones, by name. ``vlan`` is the VLAN of a switch that the cable belongs to (untagged), ``mtu`` in bytes.
+        Between two switches ``vlans`` are those that cross (a trunk); without it, what is of no VLAN does, 0 in a list.
 
         Raises :class:`UsageError` for a loop of switches, for addresses that are taken or overlap, and for what cannot
         be joined; :class:`LabError` with the step that failed. Then everything is as it was.
         """
 
         def plan_link(plan: Plan) -> None:
-            ends = [self._end(plan, end) for end in (a, b)]
-            plan.cables.append(
-                self._topology.join(
-                    ends[0], ends[1], vlan=vlan, mtu=mtu, subnet=subnet, subnet6=subnet6, addresses=addresses
-                )
+            ends = self._end(plan, a), self._end(plan, b)
+            first = self._topology.join(
+                *ends, vlan=vlan, vlans=vlans, mtu=mtu, subnet=subnet, subnet6=subnet6, addresses=addresses
             )
+            plan.cables += first.strands
 
         plan = Plan()
         self.build(plan_link, plan)
@@ -396,8 +398,11 @@ class Network(Pairs):
         return host
 
     def _add_link(self, lab: Lab, cable: Cable) -> None:
-        link = Link(lab, (cable.ends[0].name, cable.ends[1].name), cable)
-        self._links[cable] = link
+        if cable in self._links:
+            return
+        names = (cable.ends[0].name, cable.ends[1].name)
+        link = Link(lab, names, cable) if len(cable.strands) == 1 else Trunk(lab, names, cable.strands)
+        self._links.update(dict.fromkeys(cable.strands, link))
         for port in cable.ports:
             if port is not None:
                 host = self._hosts[port.node.name]
@@ -418,7 +423,7 @@ class Network(Pairs):
         """
         wrong = [] if self._faults is None else self._faults.close()
         with self._lock:
-            links, hosts = list(self._links.values()), [host for host in self._hosts.values() if not host.closed]
+            links, hosts = self.links, [host for host in self._hosts.values() if not host.closed]
         wrong += [error for link in links if (error := link.end()) is not None]
         try:
             ending = [*hosts, *self._carriers]

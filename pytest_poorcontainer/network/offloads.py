@@ -60,7 +60,7 @@ def segmenting_off(links: Iterable[Link]) -> Iterator[None]:
     Where several blocks want it, what was on before the first is on again after the last, in whatever order they end.
     Raises :class:`LabError` when the kernel refuses it.
     """
-    ports = {port: None for link in links for end in link.cable.ports if end is not None for port in end.segment.ports}
+    ports = dict.fromkeys(port for link in links for segment in link.cable.segments() for port in segment.ports)
     with contextlib.ExitStack() as stack:
         for port in ports:
             with _lock:

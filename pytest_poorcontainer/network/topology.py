@@ -130,6 +130,20 @@ class Cable:
     ports: tuple[Port | None, Port | None]
     vlan: int
     mtu: int
+    strands: tuple[Cable, ...] = ()
+    """All that are one cable between two switches to people, one for each VLAN; of any other it is the only one."""
+
+    def __post_init__(self) -> None:
+        """Be the only one."""
+        self.strands = self.strands or (self,)
+
+    def segments(self) -> list[Segment]:
+        """Return the segments whose frames pass it; it may be two hosts', one of a switch, or none as yet."""
+        ends = [
+            end.segments.get(self.vlan) if isinstance(end, Switch) else port.segment if port else None
+            for end, port in zip(self.ends, self.ports, strict=True)
+        ]
+        return list(dict.fromkeys(segment for segment in ends if segment is not None))
 
     def plug(self, end: int) -> int:
         """Return the index of a plug in the fabric, as link_plug_index() of preload/lab/link.c does."""
@@ -227,20 +241,32 @@ class Topology:
         b: Node | Switch,
         *,
         vlan: int = 0,
+        vlans: Sequence[int] | None = None,
         mtu: int | None = None,
         subnet: str | None = None,
         subnet6: str | None = None,
         addresses: Mapping[str, Sequence[str]] | None = None,
     ) -> Cable:
-        """Add a cable. Raises :class:`UsageError` for what cannot be joined, and for addresses that are not free."""
+        """Add a cable, and return it or the first of its strands.
+
+        Raises :class:`UsageError` for what cannot be joined, and for addresses that are not free.
+        """
         if a is b:
             raise UsageError(f"{a.name} cannot be joined to itself")
         wanted = _wanted(a, b, addresses)
-        _check_vlan(a, b, vlan)
+        _check_vlan(a, b, vlan, vlans)
         size = checked_mtu(mtu) if mtu is not None else _mtu_of(a, b)
         if isinstance(a, Switch) and isinstance(b, Switch):
+            if subnet is not None or subnet6 is not None:
+                raise UsageError(
+                    f"a cable between switches has no subnet of its own: give subnet= to the first host on {a.name} or "
+                    f"{b.name}"
+                )
             with self.change():
-                return self._strand(a, b, 0, size)
+                strands = tuple(self._strand(a, b, one, size) for one in ((0,) if vlans is None else vlans))
+            for strand in strands:
+                strand.strands = strands
+            return strands[0]
         with self.change():
             if isinstance(a, Node) and isinstance(b, Node):
                 segment = self._segment(f"{a.name}/eth{len(a.ports)}", size, subnet, subnet6)
@@ -303,12 +329,26 @@ def _mtu_of(a: Node | Switch, b: Node | Switch) -> int:
     return min((end.mtu for end in (a, b) if isinstance(end, Switch)), default=1500)
 
 
-def _check_vlan(a: Node | Switch, b: Node | Switch, vlan: object) -> None:
+def _check_vlan(a: Node | Switch, b: Node | Switch, vlan: object, vlans: object) -> None:
     if isinstance(vlan, bool) or not isinstance(vlan, int) or not 0 <= vlan <= _VLAN_MAX:
         raise UsageError(f"vlan is a number from 1 to {_VLAN_MAX}, not {vlan!r}")
     switches = isinstance(a, Switch) + isinstance(b, Switch)
     if vlan and switches != 1:
-        raise UsageError(f"vlan={vlan} is for a cable from a host to a switch, not from {a.name} to {b.name}")
+        remedy = f"; between switches say which ones cross, vlans=[{vlan}]" * (switches == 2)  # noqa: PLR2004
+        raise UsageError(f"vlan={vlan} is for a cable from a host to a switch, not from {a.name} to {b.name}{remedy}")
+    if vlans is None:
+        return
+    if switches != 2:  # noqa: PLR2004
+        raise UsageError(
+            f"vlans={vlans!r} is for a cable between two switches, not from {a.name} to {b.name}: a host in several "
+            "VLANs has a cable to each, link(host, switch, vlan=10)"
+        )
+    known = list(vlans) if isinstance(vlans, (list, tuple, range, set, frozenset)) else []
+    fits = all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= _VLAN_MAX for one in known)
+    if not known or not fits or len(set(known)) != len(known):
+        raise UsageError(
+            f"vlans= is a list of different numbers from 1 to {_VLAN_MAX}, or 0 for what is of no VLAN, not {vlans!r}"
+        )
 
 
 def _wanted(a: Node | Switch, b: Node | Switch, given: Mapping[str, Sequence[str]] | None) -> dict[str, Sequence[str]]:

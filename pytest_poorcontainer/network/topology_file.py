@@ -35,6 +35,7 @@ _KEYS: dict[str, dict[str, tuple[type, ...]]] = {
     "links": {
         "ends": (list,),
         "vlan": (int,),
+        "vlans": (list,),
         "mtu": (int,),
         "subnet": (str,),
         "subnet6": (str,),

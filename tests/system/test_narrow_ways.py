@@ -137,6 +137,20 @@ def test_narrow_ways_end_in_any_order(network, order):
     assert [features(node) for node in nodes] == before
 
 
+@pytest.mark.parametrize("vlans", [None, [0, 7]], ids=["cable", "trunk"])
+def test_a_narrow_way_between_switches_is_one_for_all_hosts_on_them(network, vlans):
+    """Large packets vanish, small ones pass whole; hosts' interfaces are as before after it."""
+    left, right = network.switch(), network.switch()
+    link = network.link(left, right, vlans=vlans)
+    a, b = network.lan(["a"], switch=left)[0], network.lan(["b"], switch=right)[0]
+    before = features(a), features(b)
+    with link.mtu_black_hole(1000):
+        assert passes(a, b, 1000)
+        assert not passes(a, b, 1001)
+        small_packets_pass(a, b)
+    assert (features(a), features(b)) == before
+
+
 def test_a_narrow_way_leaves_a_hosts_own_settings_alone(network):
     """What a host has switched off by itself is off afterwards, and a host that dies meanwhile is in nobody's way."""
     nodes = network.lan(3)

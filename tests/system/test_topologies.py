@@ -309,6 +309,17 @@ def test_a_file_of_topology_becomes_a_network(network):
         assert peer(listening) in network["r2"].addresses
 
 
+def test_switches_of_a_file_are_joined_whatever_stands_first(network, tmp_path):
+    """Hosts of two switches, as a list or a number, with a cable between these at the end of the file, are one subnet."""
+    place = tmp_path / "joined.toml"
+    place.write_text(
+        '[switches.a]\nhosts = ["x"]\n[switches.b]\nhosts = 1\nsubnet = "192.0.2.0/24"\n[[links]]\nends = ["a", "b"]\n'
+    )
+    network.load(place)
+    assert reach(network["x"], network["n1"]) == [network["x"].ip, network["x"].ip6]
+    assert network["x"].ip == "192.0.2.1"
+
+
 def test_what_cannot_be_built_is_told_with_its_line(network, tmp_path):
     """What only the topology can know, such as a loop, is told with file and line too."""
     place = tmp_path / "loop.toml"

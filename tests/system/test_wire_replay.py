@@ -208,6 +208,24 @@ def test_fates_are_the_same_for_hosts_that_come_later():
     assert seen[1] == seen[0]
 
 
+def test_fates_are_the_same_for_hosts_that_come_later_to_a_trunk():
+    """The wires of all VLANs of an impaired trunk are told who has come."""
+    seen = []
+    for late in (False, True):
+        with Network() as network:
+            a, b = network.switch("a"), network.switch("b")
+            trunk = network.link(a, b, vlans=[10, 20])
+            network.link("client", a, vlan=20)
+            if not late:
+                network.link("server", b, vlan=20)
+            with trunk.impair(loss="10%", seed=4):
+                if late:
+                    network.link("server", b, vlan=20)
+                seen.append(datagrams(network["client"], network["server"], 300))
+    assert seen[1] == seen[0]
+    assert 240 < len(seen[0]) < 300
+
+
 @pytest.mark.parametrize("where", [0, 1])
 def test_fates_are_the_same_behind_a_router_that_translates(where):
     """A dialogue through masquerade, and one that is led in by a forwarded port, lose the same in each network."""

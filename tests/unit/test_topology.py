@@ -127,6 +127,26 @@ def test_switches_that_are_joined_are_one_subnet(topology):
     assert len(topology.segments[0].ports) == 2
 
 
+def test_each_vlan_of_a_trunk_is_one_subnet(topology):
+    """Another VLAN of the same switches is another one, and a second cable for other VLANs is no loop."""
+    first, second = topology.add_switch("s1"), topology.add_switch("s2")
+    strands = topology.join(first, second, vlans=[7, 8]).strands
+    assert [strand.vlan for strand in strands] == [7, 8]
+    topology.join(first, second)
+    for number, vlan in enumerate((7, 8, 0, 9)):
+        topology.join(topology.add_node(f"a{number}"), first, vlan=vlan)
+        topology.join(topology.add_node(f"b{number}"), second, vlan=vlan)
+    same = [topology.nodes[f"a{n}"].ports[0].segment is topology.nodes[f"b{n}"].ports[0].segment for n in range(4)]
+    assert same == [True, True, True, False]
+    assert len({port.segment for node in topology.nodes.values() for port in node.ports}) == 5
+
+
+def loop_in_a_vlan(topology):
+    """Join three switches in a ring: in VLAN 7 there is one, in the others not."""
+    for a, b, vlans in (("s", "u", [7, 8]), ("u", "v", [7]), ("v", "s", [8]), ("v", "s", [7])):
+        topology.join(topology.switches[a], topology.switches[b], vlans=vlans)
+
+
 def mistakes():
     """Yield (name, what is done to a topology with hosts a, b on switch s and switches t, u, what is said)."""
     yield "a name twice", lambda t: t.add_node("a"), "there is a host 'a' in this network already"
@@ -138,6 +158,24 @@ def mistakes():
     yield "an MTU", lambda t: t.join(t.nodes["a"], t.nodes["b"], mtu=67), "mtu is a number of bytes from 68 to"
     yield "a VLAN", lambda t: t.join(t.nodes["a"], t.switches["t"], vlan=4095), "vlan is a number from 1 to 4094"
     yield "a VLAN of hosts", lambda t: t.join(t.nodes["a"], t.nodes["b"], vlan=5), "from a host to a switch"
+    yield (
+        "a VLAN of switches",
+        lambda t: t.join(t.switches["s"], t.switches["t"], vlan=5),
+        r"which ones cross, vlans=\[5\]",
+    )
+    yield "VLANs of hosts", lambda t: t.join(t.nodes["a"], t.switches["t"], vlans=[5]), "has a cable to each"
+    for name, vlans in (("no", []), ("double", [5, 5]), ("high", [4095]), ("named", ["5"]), ("one", 5)):
+        yield (
+            f"{name} VLANs",
+            lambda t, vlans=vlans: t.join(t.switches["s"], t.switches["t"], vlans=vlans),
+            "vlans= is a list of different numbers from 1 to 4094, or 0 for what is of no VLAN",
+        )
+    yield "a loop in a VLAN", loop_in_a_vlan, "a cable from v to s would be a loop in VLAN 7"
+    yield (
+        "a subnet of switches",
+        lambda t: t.join(t.switches["s"], t.switches["t"], subnet="192.0.2.0/24"),
+        "has no subnet of its own: give subnet= to the first host on s or t",
+    )
     yield "an address twice", lambda t: with_addresses(t, "192.0.2.1", "192.0.2.1"), "d cannot have .* c has it"
     yield "an address elsewhere", lambda t: with_addresses(t, "10.9.9.9", "192.0.2.1"), "it is not in 192.0.2.0/29"
     yield "no address", lambda t: with_addresses(t, "300.1.1.1", "192.0.2.1"), "'300.1.1.1' is no IP address"
