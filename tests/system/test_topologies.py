@@ -310,7 +310,7 @@ def test_a_file_of_topology_becomes_a_network(network):
 
 
 def test_switches_of_a_file_are_joined_whatever_stands_first(network, tmp_path):
-    """Hosts of two switches, as a list or a number, with a cable between these at the end of the file, are one subnet."""
+    """Hosts of two switches with a cable between these at the end of the file are one subnet."""
     place = tmp_path / "joined.toml"
     place.write_text(
         '[switches.a]\nhosts = ["x"]\n[switches.b]\nhosts = 1\nsubnet = "192.0.2.0/24"\n[[links]]\nends = ["a", "b"]\n'
