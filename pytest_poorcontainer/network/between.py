@@ -107,6 +107,9 @@ class Between(Way):
         One of them would do, but for routers between them that translate addresses.
         """
         known = [addresses_of(host) for host in self.hosts]
+        for host, addresses in zip(self.hosts, known, strict=True):
+            if not addresses:
+                raise UsageError(f"{host.name} is joined to nothing: there is no traffic {self}")
         found: list[Place] = []
         for sender in self._senders(direction):
             a, b = self.hosts[sender], self.hosts[1 - sender]

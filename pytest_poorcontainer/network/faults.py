@@ -7,13 +7,14 @@ import itertools
 import random
 import threading
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_poorcontainer.errors import PoorContainerError, UsageError, do_all
 from pytest_poorcontainer.lab.events import note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -99,6 +100,11 @@ class Timeline:
         self.end()
 
 
+def _is_time(value: object) -> bool:
+    """Return whether it is a number of seconds for which one can wait; neither NaN nor infinity is."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= threading.TIMEOUT_MAX
+
+
 def _ended(timeline: Timeline) -> Exception | None:
     """End it; return what went wrong, as the network has others to close."""
     try:
@@ -128,6 +134,8 @@ class Faults:
         Raises :class:`UsageError` for what is no list of times and functions, each time at or after the last.
         """
         self._network._check_open("begin a timeline in")  # noqa: SLF001 - ours
+        if not isinstance(steps, Iterable):
+            raise UsageError(f"a timeline is a list of steps, [(seconds, function), ...], not {steps!r}")
         checked = [self._step(step) for step in steps]
         for before, after in itertools.pairwise(checked):
             if after.at < before.at:
@@ -139,7 +147,7 @@ class Faults:
         if not isinstance(step, (tuple, list)) or len(step) != 2:  # noqa: PLR2004
             raise UsageError(f"a step of a timeline is (seconds, function), not {step!r}")
         at, act = step
-        if isinstance(at, bool) or not isinstance(at, (int, float)) or at < 0 or not callable(act):
+        if not _is_time(at) or not callable(act):
             raise UsageError(f"a step of a timeline is (seconds from the start, function), not {step!r}")
         return Step(float(at), act)
 
@@ -158,8 +166,9 @@ class Faults:
         of one, in seconds. Without a seed one is drawn; it is printed, and the same seed makes the same trouble.
         """
         self._network._check_open("begin a nemesis in")  # noqa: SLF001 - ours
-        find = self._network.find
-        everybody = self._network.partition.everybody() if hosts is None else [find(host) for host in hosts]
+        everybody = self._network.partition.everybody() if hosts is None else self._hosts(hosts)
+        if isinstance(seed, bool) or not isinstance(seed, int | None):
+            raise UsageError(f"seed is an int, not {seed!r}")
         unknown = [kind for kind in kinds if kind not in NEMESES]
         if unknown or not kinds:
             raise UsageError(f"kinds= names what a nemesis does, of {', '.join(NEMESES)}, not {unknown or kinds!r}")
@@ -169,9 +178,22 @@ class Faults:
             if len(everybody) < _LEAST.get(kind, 0):
                 raise UsageError(f"{kind!r} needs at least {_LEAST[kind]} hosts, and there are {len(everybody)}")
         for name, pair in (("every", every), ("last", last)):
-            if len(pair) != 2 or not 0 <= pair[0] <= pair[1]:  # noqa: PLR2004
+            two = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(_is_time, pair))  # noqa: PLR2004
+            if not two or pair[0] > pair[1]:
                 raise UsageError(f"{name}= is the shortest and the longest time in seconds, not {pair!r}")
         return Nemesis(self, self._network, everybody, list(kinds), seed, every, last)
+
+    def _hosts(self, hosts: Sequence[Host | str]) -> list[Host]:
+        if isinstance(hosts, str) or not isinstance(hosts, Iterable):
+            raise UsageError(f"hosts= is a list of hosts or their names, not {hosts!r}")
+        found: list[Host] = []
+        for host in map(self._network.find, hosts):
+            if not host.cables:
+                raise UsageError(f"{host.name} is joined to nothing: a nemesis can do nothing to it")
+            if host in found:
+                raise UsageError(f"{host.name} is there twice: expected each host of a nemesis once")
+            found.append(host)
+        return found
 
     def _started(self, timeline: Timeline) -> Timeline:
         self._running.append(timeline)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_poorcontainer.container.settings import Settings
@@ -22,7 +24,7 @@ from pytest_poorcontainer.network.trunk import Trunk
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import TypeAlias
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     Sysctls: TypeAlias = "Mapping[str, int | str]"
 
 __all__ = ["STOCK_MAX", "Chain", "HostPair", "Lan", "Network"]
+
+_SYSCTL = re.compile(r"net(/[\w.:-]+)+", re.ASCII)
 
 
 class Lan(list[Host]):
@@ -206,7 +210,7 @@ class Network(Pairs):
         *,
         switch: Switch | str | None = None,
         vlan: int = 0,
-        mtu: int = 1500,
+        mtu: int | None = None,
         subnet: str | None = None,
         subnet6: str | None = None,
         sysctls: Sysctls | None = None,
@@ -214,8 +218,8 @@ class Network(Pairs):
     ) -> Lan:
         """Return new hosts on one switch: so many, or of these names. ``lan(5)`` makes n1 to n5.
 
-        ``switch`` is one that is there already, or the name of the new one. The other arguments are as for :meth:`link`
-        and :meth:`host`.
+        ``switch`` is one that is there already, or the name of the new one. ``mtu`` is that of their cables, and of a
+        new switch. The other arguments are as for :meth:`link` and :meth:`host`.
         """
         names = self.names_of(hosts)
         plan = Plan()
@@ -225,12 +229,14 @@ class Network(Pairs):
                 self._check_switch(switch)
                 joined = switch
             else:
-                joined = self._topology.add_switch(switch if switch is not None else self._free_name("s"), mtu)
+                joined = self._topology.add_switch(
+                    switch if switch is not None else self._free_name("s"), 1500 if mtu is None else mtu
+                )
             if subnet is not None or subnet6 is not None:
                 self._topology.subnet_of(joined, vlan, subnet, subnet6)
             for name in names:
                 node = self.plan_host(plan, name, sysctls, container)
-                plan.cables.append(self._topology.join(node, joined, vlan=vlan))
+                plan.cables.append(self._topology.join(node, joined, vlan=vlan, mtu=mtu))
 
         made = self.build(plan_lan, plan)
         used = plan.cables[0].ends[1]
@@ -264,7 +270,7 @@ class Network(Pairs):
     @property
     def partition(self) -> Partition:
         """Parts hosts from each other: ``network.partition(a, b)``, ``.halves()``, ``.ring()``, ``.bridge(n)``, ..."""
-        return Partition(self.find, lambda: [host for host in self.hosts if not isinstance(host, Router)])
+        return Partition(self.find, lambda: [one for one in self.hosts if one.cables and not isinstance(one, Router)])
 
     @property
     def faults(self) -> Faults:
@@ -293,7 +299,9 @@ class Network(Pairs):
             taken = {name.lower() for name in self._topology.nodes}
             free = (name for name in (f"n{n}" for n in itertools.count(1)) if name not in taken)
             return list(itertools.islice(free, hosts))
-        if isinstance(hosts, (str, bool)) or not all(isinstance(name, str) for name in hosts) or not hosts:
+        if isinstance(hosts, (str, bytes)) or not isinstance(hosts, Sequence) or not hosts:
+            raise UsageError(f"lan() takes a number of hosts, or a list of their names, not {hosts!r}")
+        if not all(isinstance(name, str) for name in hosts):
             raise UsageError(f"lan() takes a number of hosts, or a list of their names, not {hosts!r}")
         return list(hosts)
 
@@ -455,10 +463,15 @@ def _settings(container: Mapping[str, Any]) -> Settings:
 
 def _setting_lines(sysctls: Sysctls | None) -> tuple[str, ...]:
     """Return sysctls as the lab takes them. Raises :class:`UsageError` for one that is not of the network."""
+    if not isinstance(sysctls, (Mapping, type(None))):
+        raise UsageError(f"sysctls= is a mapping such as {{'net.ipv4.tcp_syn_retries': 2}}, not {sysctls!r}")
     lines = []
     for name, value in (sysctls or {}).items():
-        slashed = name if "/" in name else name.replace(".", "/")
-        if not slashed.startswith("net/"):
+        slashed = "" if not isinstance(name, str) else name if "/" in name else name.replace(".", "/")
+        # Nothing that leads up again: /proc/sys/vm is the machine's.
+        if not _SYSCTL.fullmatch(slashed) or {"..", "."} & set(slashed.split("/")):
             raise UsageError(f"sysctls= are those below net, such as net.ipv4.tcp_syn_retries, not {name!r}")
+        if not isinstance(value, (int, str)) or not str(value).isprintable():
+            raise UsageError(f"sysctls= has a number or a text of one line for {name}, not {value!r}")
         lines.append(f"{slashed[4:]}={int(value) if isinstance(value, bool) else value}")
     return tuple(lines)

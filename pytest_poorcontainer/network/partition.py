@@ -118,6 +118,9 @@ class Partition:
 
     def _hosts(self, hosts: Iterable[Host | str] | None, least: int) -> list[Host]:
         found = self.everybody() if hosts is None else self._group(hosts)
+        twice = next((host for place, host in enumerate(found) if host in found[:place]), None)
+        if twice is not None:
+            raise UsageError(f"{twice.name} is there twice: expected each host of a partition once")
         if len(found) < least:
             raise UsageError(f"this partition needs at least {least} hosts, and there are {len(found)}")
         return found

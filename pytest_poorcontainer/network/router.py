@@ -75,11 +75,14 @@ class Router(Host):
     ) -> None:
         """Lead who comes from outside to this port of the router to a host behind it (``to_port``, else the same).
 
-        Raises as :meth:`masquerade` does, and :class:`UsageError` for what is no port.
+        Raises as :meth:`masquerade` does, and :class:`UsageError` for what is no port and no host of the network.
         """
         from pytest_poorcontainer.network import nft  # noqa: PLC0415 - few routers translate
         from pytest_poorcontainer.network.ways import checked_port, protocol_number  # noqa: PLC0415 - as above
 
+        self._handle.check()
+        if to is not self and to not in self.others:
+            raise UsageError(f"forward_port() leads to a host of this network that lives, network[name], not to {to!r}")
         number, port = protocol_number(protocol), checked_port(port)
         inner = checked_port(port if to_port is None else to_port)
         outside = self._outside(out).place

@@ -119,6 +119,10 @@ class Subnet:
         value = int.from_bytes(one, "big")
         if value >> bits != base >> bits:
             raise UsageError(f"{name} cannot have {address_text(one)}: it is not in {self.text(4 if family4 else 6)}")
+        if family4 and self.prefix < _POINT_TO_POINT and value - base in (0, (1 << bits) - 1):
+            raise UsageError(
+                f"{name} cannot have {address_text(one)}: the first and the last of {self.text(4)} are no host's"
+            )
         if one in self._taken:
             raise UsageError(f"{name} cannot have {address_text(one)}: {self._taken[one]} has it")
 
@@ -152,9 +156,13 @@ def _parsed(text: str, version: int) -> tuple[int, int]:
     import ipaddress  # noqa: PLC0415 - only for subnets that somebody chose
 
     kind = ipaddress.IPv4Network if version == 4 else ipaddress.IPv6Network  # noqa: PLR2004
+    example = "192.0.2.0/24" if version == 4 else "2001:db8::/64"  # noqa: PLR2004
+    if not isinstance(text, str):
+        raise UsageError(f"{text!r} is no IPv{version} subnet: expected one like {example}")
     try:
         network = kind(text)
-    except (ValueError, TypeError) as error:
-        example = "192.0.2.0/24" if version == 4 else "2001:db8::/64"  # noqa: PLR2004
+    except ValueError as error:
         raise UsageError(f"{text!r} is no IPv{version} subnet ({error}): expected one like {example}") from None
+    if network.is_loopback or network.is_multicast or (version == 6 and network.is_link_local):  # noqa: PLR2004
+        raise UsageError(f"no host can have an address of {text} by which others reach it: expected one like {example}")
     return int(network.network_address), network.prefixlen

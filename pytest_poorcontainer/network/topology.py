@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.errors import UsageError
@@ -13,7 +14,7 @@ from pytest_poorcontainer.lab.names import check_name
 from pytest_poorcontainer.network.subnets import Place, Subnet, address_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_poorcontainer.network.host import Host
 
@@ -267,6 +268,10 @@ class Topology:
             for strand in strands:
                 strand.strands = strands
             return strands[0]
+        if subnet6 is not None and size < _MTU_MIN6:
+            raise UsageError(
+                f"subnet6={subnet6!r} is for a cable with an mtu of {_MTU_MIN6} or more (RFC 8200), not {size}"
+            )
         with self.change():
             if isinstance(a, Node) and isinstance(b, Node):
                 segment = self._segment(f"{a.name}/eth{len(a.ports)}", size, subnet, subnet6)
@@ -352,6 +357,8 @@ def _check_vlan(a: Node | Switch, b: Node | Switch, vlan: object, vlans: object)
 
 
 def _wanted(a: Node | Switch, b: Node | Switch, given: Mapping[str, Sequence[str]] | None) -> dict[str, Sequence[str]]:
+    if not isinstance(given, (Mapping, type(None))):
+        raise UsageError(f"addresses= is a mapping such as {{'web': '192.0.2.7'}}, not {given!r}")
     wanted: dict[str, Sequence[str]] = {}
     for key, value in (given or {}).items():
         name: Any = getattr(key, "name", key)

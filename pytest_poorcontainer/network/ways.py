@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Fault", "Place", "Way", "checked_port", "drop", "protocol_number", "put_rules"]
 
 _LARGEST_PORT = 0xFFFF
-_MTU_LEAST = 68  # RFC 791
+_MTU_LEAST, _MTU_LARGEST = 68, 65535  # RFC 791
 _PROTOCOLS = {"tcp": TCP, "udp": UDP}
 
 
@@ -145,8 +145,8 @@ class Way(abc.ABC):
         """
         from pytest_poorcontainer.network.offloads import segmenting_off  # noqa: PLC0415 - few tests need it
 
-        if isinstance(mtu, bool) or not isinstance(mtu, int) or mtu < _MTU_LEAST:
-            raise UsageError(f"mtu is a number of bytes from {_MTU_LEAST} up, not {mtu!r}")
+        if isinstance(mtu, bool) or not isinstance(mtu, int) or not _MTU_LEAST <= mtu <= _MTU_LARGEST:
+            raise UsageError(f"mtu is a number of bytes from {_MTU_LEAST} to {_MTU_LARGEST}, not {mtu!r}")
         places = self.places(direction)
         what = f"{self}: packets of more than {mtu} bytes vanish"
         for place in places:

@@ -107,7 +107,7 @@ def test_a_narrow_way_lets_small_packets_pass_only(network):
         accepted.settimeout(10)
         assert accepted.recv(1) == b"\0"
     assert told(client, "sh", "-c", "ip -d link show eth0") == offload
-    with pytest.raises(UsageError, match="mtu is a number of bytes from 68 up, not 1"):
+    with pytest.raises(UsageError, match="mtu is a number of bytes from 68 to 65535, not 1"):
         chain.links[1].mtu_black_hole(1)
 
 
