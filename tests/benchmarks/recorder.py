@@ -83,7 +83,7 @@ def recorder(*, quick: bool, **_: object) -> Section:
         section.targets.append(Target(f"{task}: frames that the recorder has lost", sum(on.figures("lost")), 0))
     for task, what, limit, rounds in (
         ("pooled", "a host from the pool: ms more", HOST_MS, 100),
-        ("many", "50 hosts on demand: ms more", LAN_MS, 20),
+        ("many", "lan(50) on demand: ms more", LAN_MS, 20),
     ):
         on, off = compared(task, 3 if quick else rounds)
         times = [percentile(each.figures("ms"), 0.5) for each in (off, on)]
