@@ -12,12 +12,19 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.container.service import Service
     from pytest_poorcontainer.network import Link
 
-__all__ = ["Group", "HostFacts", "NetworkFacts", "ServiceFacts", "look", "look_back"]
+__all__ = ["Group", "HostFacts", "NetworkFacts", "ServiceFacts", "is_well", "look", "look_back"]
+
+_WELL = ("ready", "running", "starting", "stopped")
 
 LINES = 20
 """How many of the last lines of a service's log a report shows."""
 
 Value = TypeVar("Value")
+
+
+def is_well(state: str) -> bool:
+    """Return whether a service of this state has neither died nor been killed."""
+    return state in _WELL
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from pytest_poorcontainer.report.evidence import is_well
 from pytest_poorcontainer.report.markup import Markup, document, element, join
 
 if TYPE_CHECKING:
@@ -48,17 +49,24 @@ def index_page(rows: Iterable[tuple[str, dict[str, Any]]]) -> str:
         down = [
             " -- ".join(link["ends"]) + f" {link['state']}" for link in states.get("links", ()) if link["state"] != "up"
         ]
+        dead = [
+            f"{host['name']}: {service['name']} {service['state']}"
+            for host in states.get("hosts", ())
+            for service in host.get("services", ())
+            if not is_well(service["state"])
+        ]
         hosts = ", ".join(host["name"] for host in states.get("hosts", ()))
-        what = "; ".join([*down, *odd][:6])
+        what = "; ".join([*dead, *down, *odd][:6])
         cells = (
             element("a", name, href=f"{place}/{PAGE}"),
-            phase,
-            hosts,
             element("code", states.get("failure", "")),
             what,
+            hosts,
+            phase,
         )
         lines.append(element("tr", join(element("td", cell) for cell in cells)))
     count = "1 report" if len(lines) == 1 else f"{len(lines)} reports"
-    head = element("tr", join(element("th", title) for title in ("test", "phase", "hosts", "failure", "odd")))
-    body = element("table", head, join(lines)) if lines else element("p", "Nothing has failed.", class_="good")
+    head = element("tr", join(element("th", title) for title in ("test", "failure", "odd", "hosts", "phase")))
+    table = element("div", element("table", head, join(lines)), class_="wide")
+    body = table if lines else element("p", "Nothing has failed.", class_="good")
     return document("Failed tests", element("h1", "Failed tests"), element("p", count, class_="soft"), body)

@@ -78,8 +78,12 @@ a { color: var(--link); }
 pre, code, .mono { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; font-size: 13px; }
 pre { margin: .5rem 0; padding: .75rem 1rem; background: var(--raised); border: 1px solid var(--line);
   border-radius: 6px; overflow-x: auto; white-space: pre-wrap; max-height: 32rem; overflow-y: auto; }
+.wide { overflow-x: auto; }
+ul.odd { margin: .5rem 0; padding: .5rem 1rem .5rem 2rem; border-left: 4px solid var(--bad);
+  background: var(--raised); }
 table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); }
+th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line);
+  overflow-wrap: break-word; }
 th { font-weight: 600; color: var(--soft); font-size: 13px; }
 details { margin: .5rem 0; border: 1px solid var(--line); border-radius: 6px; padding: .4rem .75rem; }
 summary { cursor: pointer; }
@@ -92,6 +96,8 @@ svg .rail, svg .wire { stroke: var(--soft); stroke-width: 1.5; }
 svg .wire.bad { stroke: var(--bad); stroke-dasharray: 6 5; }
 svg .arrow { stroke: var(--ink); stroke-width: 1.2; } svg .arrow.bad { stroke: var(--bad); }
 svg .head { fill: var(--ink); } svg .head.bad { fill: var(--bad); }
-svg .node { fill: var(--raised); stroke: var(--soft); stroke-width: 1.5; }
+svg .node { fill: var(--raised); stroke: var(--soft); stroke-width: 1.5; } svg .node.bad { stroke: var(--bad); }
+svg text.over { paint-order: stroke; stroke: var(--ground); stroke-width: 4px; }
+@media (max-width: 40rem) { body { padding: 1rem; } svg { min-width: 40rem; } }
 svg .bar { fill: var(--link); } svg .event { stroke: var(--warm); stroke-width: 1.2; stroke-dasharray: 3 3; }
 """.strip()

@@ -6,6 +6,7 @@ import datetime
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_poorcontainer.report.evidence import is_well
 from pytest_poorcontainer.report.index import INDEX
 from pytest_poorcontainer.report.markup import Markup, document, element, join
 from pytest_poorcontainer.report.picture import activity, ladder_picture, topology
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.report.evidence import HostFacts, NetworkFacts
     from pytest_poorcontainer.report.traffic import Traffic
 
-__all__ = ["LOG_MOST", "Story", "page"]
+__all__ = ["LOG_MOST", "Story", "findings", "page"]
 
 _MOST_FIGURES = 8
 _MOST_HEADLINES = 50
@@ -27,7 +28,7 @@ LOG_MOST = 64 << 10
 """How much of a log a page shows: bytes."""
 _TEXT_MOST = 256 << 10
 _NS = 1e9
-_HEALTHY = ("ready", "running", "starting", "stopped")
+_MOST_FINDINGS, _MOST_ODD = 12, 4
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Story:
 
 def page(story: Story) -> str:
     """Return the page as HTML. Whatever a test, a log or a packet says, it is shown as text."""
-    parts: list[Markup] = [_head(story)]
+    parts: list[Markup] = [_head(story), *_at_a_glance(story)]
     for title, words in story.texts:
         parts += [_heading(title), element("pre", words[-_TEXT_MOST:])]
     picture = topology(story.networks)
@@ -90,9 +91,35 @@ def _head(story: Story) -> Markup:
     )
 
 
+def findings(story: Story) -> list[str]:
+    """Return what is not as it should be, each in a line: services that died, links, hosts, the latest odd talks."""
+    dead = [
+        f"{host.name}: {service.name} {service.state}"
+        for host in story.hosts
+        for service in host.services
+        if not is_well(service.state)
+    ]
+    links = [f"{ends}: {state}" for network in story.networks for ends, state in network.links if state != "up"]
+    hosts = [f"{host.name}: {words}" for host in story.hosts for words in (host.news, *host.trouble) if words]
+    traffic = story.traffic
+    odd = [] if traffic is None else [each for each in latest(traffic.conversations, _MOST_FIGURES) if each.oddities]
+    odd.sort(key=lambda each: each.ended, reverse=True)
+    talks = [] if traffic is None else [headline(each, traffic.names) for each in odd[:_MOST_ODD]]
+    found = [*dead, *links, *hosts]
+    return [*found[:_MOST_FINDINGS], *talks]
+
+
+def _at_a_glance(story: Story) -> list[Markup]:
+    found = findings(story)
+    if not found:
+        return []
+    return [_heading("what is odd"), element("ul", join(element("li", words) for words in found), class_="odd")]
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
     titles = element("tr", join(element("th", title) for title in head))
-    return element("table", titles, join(element("tr", join(element("td", cell) for cell in row)) for row in rows))
+    body = join(element("tr", join(element("td", cell) for cell in row)) for row in rows)
+    return element("div", element("table", titles, body), class_="wide")
 
 
 def _hosts(hosts: Sequence[HostFacts]) -> list[Markup]:
@@ -107,7 +134,8 @@ def _hosts(hosts: Sequence[HostFacts]) -> list[Markup]:
         )
         for host in hosts
     ]
-    parts = [_table(("host", "addresses", "what it is", "to be told"), rows)]
+    columns = 4 if any(host.news or host.trouble for host in hosts) else 3
+    parts = [_table(("host", "addresses", "level", "to be told")[:columns], (row[:columns] for row in rows))]
     mounts = [(host.name, mount) for host in hosts for mount in host.mounts]
     if mounts:
         parts += [_heading("mounts"), _table(("host", "mount"), mounts)]
@@ -146,7 +174,7 @@ def _traffic(traffic: Traffic | None) -> list[Markup]:
 
 def _services(story: Story) -> list[Markup]:
     rows = [
-        (host.name, service.name, element("span", service.state, class_="good" if _is_well(service.state) else "bad"))
+        (host.name, service.name, element("span", service.state, class_="good" if is_well(service.state) else "bad"))
         for host in story.hosts
         for service in host.services
     ]
@@ -156,10 +184,6 @@ def _services(story: Story) -> list[Markup]:
     for title, file, words in story.logs:
         parts.append(_folded(title, words[-LOG_MOST:], element("p", element("a", "the whole log", href=file))))
     return parts
-
-
-def _is_well(state: str) -> bool:
-    return state in _HEALTHY
 
 
 def _sockets(hosts: Sequence[HostFacts]) -> list[Markup]:

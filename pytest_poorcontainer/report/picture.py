@@ -6,6 +6,7 @@ import collections
 import math
 from typing import TYPE_CHECKING
 
+from pytest_poorcontainer.report.evidence import is_well
 from pytest_poorcontainer.report.markup import Markup, element, join
 from pytest_poorcontainer.traffic.ladder import Rung, ends, headline, rungs
 
@@ -27,6 +28,7 @@ _BUCKETS = 190
 _CIRCLE_MOST, _COLUMNS = 10, 6
 _ROW = 34
 _MOST_ROWS, _MOST_MARKS = 32, 60
+_LABEL = 24  # the number of an event has so much room
 _MOST_RUNGS = 80
 
 
@@ -40,22 +42,41 @@ def topology(networks: Sequence[NetworkFacts]) -> Markup | None:
     if not names:
         return None
     joined = collections.Counter(end for a, b, _ in links for end in (a, b))
-    if len(names) > _CIRCLE_MOST:
+    star = len(names) > 3 and max(joined.values(), default=0) == len(names) - 1  # noqa: PLR2004 - fewer are in a row
+    if star or len(names) > _CIRCLE_MOST:
         names.sort(key=lambda name: joined[name], reverse=True)
-    places, wide, high = _places(len(names))
+    places, wide, high = _places(len(names), star=star)
     at = dict(zip(names, places, strict=True))
+    ill = {
+        host.name: "; ".join(f"{one.name} {one.state}" for one in host.services if not is_well(one.state))
+        for network in networks
+        for host in network.hosts
+    }
     shapes = [_wire(at[a], at[b], state) for a, b, state in links]
-    shapes += [_node(*at[name], name, addresses.get(name, "")) for name in names]
+    shapes += [_node(*at[name], name, addresses.get(name, ""), ill.get(name, "")) for name in names]
+    shapes += [_state(at[a], at[b], state) for a, b, state in links if state != "up"]  # over the boxes
     return _svg(wide, high, "the hosts and their links", shapes)
 
 
-def _places(count: int) -> tuple[list[tuple[float, float]], int, int]:
-    """Return where so many nodes stand, and the size of the picture: in a row, around an ellipse, or in rows."""
+def _places(count: int, *, star: bool) -> tuple[list[tuple[float, float]], int, int]:
+    """Return where so many nodes stand, and the size of the picture: in a row, around an ellipse, or in rows.
+
+    Of a ``star`` the first one is in the middle of the ellipse.
+    """
     if count <= 3:  # noqa: PLR2004 - a row of four does not leave room for the states
         places = [(100 + number * 300.0, 50.0) for number in range(count)]
         return places, 200 + (count - 1) * 300, 100
     if count > _CIRCLE_MOST:
         return _rows(count)
+    if star:
+        around = [
+            (
+                430 + 330 * math.cos(2 * math.pi * number / (count - 1) - math.pi / 2),
+                220 + 170 * math.sin(2 * math.pi * number / (count - 1) - math.pi / 2),
+            )
+            for number in range(count - 1)
+        ]
+        return [(430, 220), *around], 860, 450
     radius = max(150.0, count * _NODE * 1.2 / (2 * math.pi))
     high = radius * 0.62  # names are wide
     places = [
@@ -65,7 +86,7 @@ def _places(count: int) -> tuple[list[tuple[float, float]], int, int]:
         )
         for number in range(count)
     ]
-    return places, int(2 * radius + 200), int(2 * high + 90)
+    return places, int(2 * radius + 200), int(2 * high + 110)
 
 
 def _rows(count: int) -> tuple[list[tuple[float, float]], int, int]:
@@ -81,20 +102,30 @@ def _rows(count: int) -> tuple[list[tuple[float, float]], int, int]:
     return places, wide, int(places[-1][1] + 45)
 
 
-def _node(x: float, y: float, name: str, address: str) -> Markup:
+def _node(x: float, y: float, name: str, address: str, ill: str) -> Markup:
     box = element(
-        "rect", x=f"{x - _NODE / 2:.0f}", y=f"{y - _HIGH / 2:.0f}", width=_NODE, height=_HIGH, rx=8, class_="node"
+        "rect",
+        x=f"{x - _NODE / 2:.0f}",
+        y=f"{y - _HIGH / 2:.0f}",
+        width=_NODE,
+        height=_HIGH,
+        rx=8,
+        class_="node bad" if ill else "node",
     )
     label = element(
         "text", _short(name, _NAME_MOST), x=f"{x:.0f}", y=f"{y - (3 if address else -4):.0f}", text_anchor="middle"
     )
     below = element("text", address, x=f"{x:.0f}", y=f"{y + 14:.0f}", text_anchor="middle", class_="soft")
-    return join((box, label, below) if address else (box, label))
+    shapes = [box, label, below] if address else [box, label]
+    if ill:
+        words = _short(ill, 26)
+        shapes.append(element("text", words, x=f"{x:.0f}", y=f"{y + 38:.0f}", text_anchor="middle", class_="bad over"))
+    return join(shapes)
 
 
 def _wire(one: tuple[float, float], other: tuple[float, float], state: str) -> Markup:
     bad = "" if state == "up" else " bad"
-    line = element(
+    return element(
         "line",
         x1=f"{one[0]:.0f}",
         y1=f"{one[1]:.0f}",
@@ -102,10 +133,12 @@ def _wire(one: tuple[float, float], other: tuple[float, float], state: str) -> M
         y2=f"{other[1]:.0f}",
         class_=f"wire{bad}",
     )
-    if not bad:
-        return line
+
+
+def _state(one: tuple[float, float], other: tuple[float, float], state: str) -> Markup:
     x, y = (one[0] + other[0]) / 2, (one[1] + other[1]) / 2
-    return join((line, element("text", state, x=f"{x:.0f}", y=f"{y - 6:.0f}", text_anchor="middle", class_="bad")))
+    words = _short(state, _WORD_MOST)
+    return element("text", words, x=f"{x:.0f}", y=f"{y - 6:.0f}", text_anchor="middle", class_="bad over")
 
 
 def activity(traffic: Traffic) -> Markup | None:
@@ -126,15 +159,32 @@ def activity(traffic: Traffic) -> Markup | None:
     shapes: list[Markup] = []
     for number, interface in enumerate(rows):
         shapes.append(_activity_row(interface.name, counts[interface.number], most, 20 + _ROW * (number + 1)))
-    for number, event in enumerate(traffic.events[-_MOST_MARKS:], max(len(traffic.events) - _MOST_MARKS, 0) + 1):
-        x = _CHART_LEFT + (event.time - first) * scale
-        shapes.append(element("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=16, y2=high - 20, class_="event"))
-        shapes.append(element("text", number, x=f"{x:.1f}", y=12, text_anchor="middle", class_="warm"))
+    shown = traffic.events[-_MOST_MARKS:]
+    marks = [(len(traffic.events) - len(shown) + 1 + number, event.time) for number, event in enumerate(shown)]
+    for _, when in marks:
+        at = f"{_CHART_LEFT + (when - first) * scale:.1f}"
+        shapes.append(element("line", x1=at, x2=at, y1=16, y2=high - 20, class_="event"))
+    for words, x in _labels([(number, _CHART_LEFT + (when - first) * scale) for number, when in marks]):
+        shapes.append(element("text", words, x=f"{x:.1f}", y=12, text_anchor="middle", class_="warm"))
     for time, anchor in ((first, "start"), (last, "end")):
         x = _CHART_LEFT + (time - first) * scale
         words = f"{traffic.seconds(time):.3f} s"
         shapes.append(element("text", words, x=f"{x:.1f}", y=high - 4, text_anchor=anchor, class_="soft"))
     return _svg(_WIDE, high, "frames that each host has sent, by time", shapes)
+
+
+def _labels(marks: Sequence[tuple[int, float]]) -> list[tuple[str, float]]:
+    """Return the numbers of events and where they stand; of several at one place the first and the last."""
+    groups: list[list[tuple[int, float]]] = []
+    for mark in marks:
+        if groups and mark[1] - groups[-1][-1][1] < _LABEL:
+            groups[-1].append(mark)
+        else:
+            groups.append([mark])
+    return [
+        (f"{some[0][0]}-{some[-1][0]}" if len(some) > 1 else f"{some[0][0]}", (some[0][1] + some[-1][1]) / 2)
+        for some in groups
+    ]
 
 
 def _activity_row(name: str, counts: Sequence[int], most: int, base: int) -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from sent import NAMES, tcp
 
 from pytest_poorcontainer.lab.events import Event
-from pytest_poorcontainer.report.evidence import HostFacts, NetworkFacts, look
+from pytest_poorcontainer.report.evidence import HostFacts, NetworkFacts, ServiceFacts, look
 from pytest_poorcontainer.report.index import index, index_page
 from pytest_poorcontainer.report.markup import Markup, document, element, text
-from pytest_poorcontainer.report.page import Story, page
+from pytest_poorcontainer.report.page import Story, findings, page
 from pytest_poorcontainer.report.picture import activity, ladder_picture, topology
 from pytest_poorcontainer.report.states import states
 from pytest_poorcontainer.report.text import conversations_text, sections, timeline_text
@@ -88,6 +89,48 @@ def test_the_chart_has_a_row_for_each_interface_and_a_mark_for_each_event():
     assert len(list(chart.iter(f"{SVG}rect"))) == 2
     assert [line.get("class") for line in chart.iter(f"{SVG}line")] == ["rail", "rail", "event"]
     assert activity(Traffic(0)) is None
+
+
+def test_numbers_of_events_at_one_place_are_one_label():
+    """The first and the last of them, so that none covers another; each has its line, and one apart its own number."""
+    events = tuple(Event(time, "x") for time in (0, 1, 2, 900_000))
+    chart = drawn(activity(traffic(events=events)))
+    assert [text.text for text in chart.iter(f"{SVG}text") if text.get("class") == "warm"] == ["1-3", "4"]
+    assert [line.get("class") for line in chart.iter(f"{SVG}line")].count("event") == 4
+
+
+def service(name, state):
+    """Return the facts of a service that has said nothing."""
+    return ServiceFacts(name, state, 0, SimpleNamespace(log_tail=lambda _: "", log=""))
+
+
+def with_services(*services):
+    """Return a host with services, which is one of two on a cut link."""
+    facts = network(2, "cut")
+    return replace(facts, hosts=(replace(facts.hosts[0], services=services), facts.hosts[1]))
+
+
+def test_a_host_whose_service_has_died_is_marked():
+    """Its box is red, and the service and its end are said in words; a stopped one is well."""
+    picture = topology([with_services(service("db", "exited 3"), service("web", "stopped"))])
+    assert [box.get("class") for box in drawn(picture).iter(f"{SVG}rect")] == ["node bad", "node"]
+    assert ">db exited 3</text>" in picture
+
+
+def test_what_is_odd_is_said_before_all_else():
+    """Services that died, links that are not up, trouble of hosts, the latest odd conversations; on the index too."""
+    facts = with_services(service("db", "killed by SIGSEGV"), service("web", "ready"))
+    facts = replace(facts, hosts=(facts.hosts[0], replace(facts.hosts[1], trouble=("its sockets: gone",))))
+    story = Story("t::x", 1, "call", [facts], traffic(), [("failure", "assert 0")])
+    found = ["h0: db killed by SIGSEGV", "h0 -- h1: cut", "h1: its sockets: gone"]
+    assert findings(story)[:3] == found
+    assert findings(story)[3].endswith("RST: refused")
+    html = page(story)
+    assert html.index("<h2>what is odd</h2>") < html.index(f"<li>{found[0]}</li>") < html.index("<h2>failure</h2>")
+    assert "h0: db killed by SIGSEGV; h0 -- h1 cut; RST: refused" in index_page([("place", states(story))])
+    well = Story("t::y", 1, "call", [network(2)], None)
+    assert findings(well) == []
+    assert "what is odd" not in page(well)
 
 
 def test_a_long_ladder_is_cut_in_the_middle():
