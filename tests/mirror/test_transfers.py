@@ -1,4 +1,6 @@
-"""The requests of one run: how often a handle is set up for them, and what is done when a command is not known."""
+"""What one run asks for: how often a handle is set up, what is done when a command is not known, who waits for whom."""
+
+import shutil
 
 import pytest
 
@@ -33,3 +35,22 @@ def test_a_command_is_given_up_once(make_place):
         assert [line.partition("Z ")[2] for line in served.log().splitlines() if "knows no" in line] == [
             "the server knows no MLSD: LIST -a from now on"
         ]
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="needs rsync: sudo apt-get install rsync")
+@pytest.mark.parametrize("through", ["", "rsync --config={base}/rsyncd.conf --daemon"])
+def test_rsync_waits_for_no_acknowledgements(make_place, tmp_path, monkeypatch, through):
+    """Its connections send at once what they have to say, unless a program of the admin's connects."""
+    calls = tmp_path / "calls"
+    program = tmp_path / "rsync"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\nexec {shutil.which("rsync")} "$@"\n')
+    program.chmod(0o755)
+    with make_place("rsync") as served:
+        if through:
+            monkeypatch.setenv("RSYNC_CONNECT_PROG", through.format(base=served.base))
+        served.put("d/one")
+        assert served.sync(rsync=str(program)).state == "ok"
+        assert served.tree() == served.tree(served.source)
+    said = calls.read_text().splitlines()
+    assert len(said) == 3  # its version, the dry run, and the files
+    assert sum("--sockopts=TCP_NODELAY" in line for line in said) == (0 if through else 2)
