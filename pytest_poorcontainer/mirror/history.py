@@ -24,9 +24,10 @@ CREATE TABLE IF NOT EXISTS runs (
     status INTEGER NOT NULL, reason TEXT NOT NULL, added INTEGER, changed INTEGER, deleted INTEGER, fetched INTEGER,
     files INTEGER, bytes INTEGER, newest REAL, protocol TEXT, rate REAL, problems INTEGER);
 CREATE INDEX IF NOT EXISTS runs_of ON runs (name);
-CREATE TABLE IF NOT EXISTS disk (at REAL PRIMARY KEY, free INTEGER, total INTEGER);
+CREATE TABLE IF NOT EXISTS space (device INTEGER, at REAL, free INTEGER, total INTEGER, PRIMARY KEY (device, at));
 """
-_KEPT_DISK = 2000
+_KEPT_SPACE = 2000  # measurements of each file system
+_HOUR = 3600.0
 _HEADER, _COUNTER = 100, slice(24, 28)
 _OF_ONE = f"SELECT {_COLUMNS} FROM runs WHERE name = ? ORDER BY id DESC"  # noqa: S608 - our own names
 _GOOD = f"SELECT {_COLUMNS} FROM runs WHERE name = ? AND state = 'ok' ORDER BY id DESC LIMIT 1"  # noqa: S608 - as above
@@ -69,18 +70,20 @@ class History:
             raise MirrorError(f"cannot read the history {self.path}: {error.strerror}; may we read it?") from error
 
     def add(self, run: dict[str, Any]) -> None:
-        """Add a run: the columns of the table by name, and "free" and "total" bytes of the disk."""
+        """Add a run: the columns of the table by name, and "free" and "total" bytes of the file system "device"."""
         columns = [name.strip() for name in _COLUMNS.split(",")]
         values = [run.get(name, 0) for name in columns]
         marks = ", ".join("?" for _ in columns)
         with self._open(to_write=True) as database:
             database.execute(f"INSERT INTO runs ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608 - our own names
             if run.get("total"):
+                device = run.get("device", 0)
+                space = (device, run["ended"], run["free"], run["total"])
+                database.execute("INSERT OR REPLACE INTO space VALUES (?, ?, ?, ?)", space)
                 database.execute(
-                    "INSERT OR REPLACE INTO disk VALUES (?, ?, ?)", (run["ended"], run["free"], run["total"])
-                )
-                database.execute(
-                    "DELETE FROM disk WHERE at < (SELECT at FROM disk ORDER BY at DESC LIMIT 1 OFFSET ?)", (_KEPT_DISK,)
+                    "DELETE FROM space WHERE device = ?1 AND at < "
+                    "(SELECT at FROM space WHERE device = ?1 ORDER BY at DESC LIMIT 1 OFFSET ?2)",
+                    (device, _KEPT_SPACE),
                 )
 
     def runs(self, name: str, most: int = 30) -> list[dict[str, Any]]:
@@ -106,16 +109,23 @@ class History:
         """Return the newest run of a mirror."""
         return next(iter(self.runs(name, 1)), None)
 
-    def days_until_full(self) -> float | None:
-        """Return how many days the disk will last if it goes on filling as it did; None when it does not fill."""
+    def filling(self) -> dict[int, float]:
+        """Return how fast each file system fills (bytes/s, negative: it empties), by its st_dev.
+
+        Of one that was not looked at over an hour there is nothing to tell.
+        """
         if not self.stamp():
-            return None
+            return {}
+        points: dict[int, list[tuple[float, float]]] = {}
         with self._open() as database:
-            points = database.execute("SELECT at, free FROM disk ORDER BY at").fetchall()
-        if len(points) < 2 or points[-1]["at"] - points[0]["at"] < 3600:  # noqa: PLR2004 - no trend in less than an hour
-            return None
-        mean_at = sum(point["at"] for point in points) / len(points)
-        mean_free = sum(point["free"] for point in points) / len(points)
-        spread = sum((point["at"] - mean_at) ** 2 for point in points)
-        slope = sum((point["at"] - mean_at) * (point["free"] - mean_free) for point in points) / spread
-        return points[-1]["free"] / -slope / 86400 if slope < 0 else None
+            for row in database.execute("SELECT device, at, free FROM space ORDER BY at"):
+                points.setdefault(row["device"], []).append((row["at"], row["free"]))
+        return {device: _slope(one) for device, one in points.items() if one[-1][0] - one[0][0] >= _HOUR}
+
+
+def _slope(points: list[tuple[float, float]]) -> float:
+    """Return how fast what is free becomes less, by least squares."""
+    mean_at = sum(at for at, _ in points) / len(points)
+    mean_free = sum(free for _, free in points) / len(points)
+    spread = sum((at - mean_at) ** 2 for at, _ in points)
+    return -sum((at - mean_at) * (free - mean_free) for at, free in points) / spread

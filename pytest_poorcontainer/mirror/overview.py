@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.mirror.config import host_of
@@ -13,10 +14,10 @@ from pytest_poorcontainer.mirror.history import History
 from pytest_poorcontainer.mirror.home import Home, read_json
 from pytest_poorcontainer.mirror.rules import OURS
 from pytest_poorcontainer.mirror.sources.curl import without_credentials
-from pytest_poorcontainer.mirror.units import human_seconds
+from pytest_poorcontainer.mirror.units import human_days, human_seconds
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from pytest_poorcontainer.mirror.config import Config, Mirror
 
@@ -35,34 +36,34 @@ WORDS = {
 in its content than `max_age`."""
 
 _RUNS = 30
+_DAY = 86400.0
 
 
 def overview(config: Config) -> dict[str, Any]:
-    """Return it: a line, the disk, and a dictionary for each mirror."""
+    """Return it: a line, a dictionary for each file system, and one for each mirror."""
     path = config.state / "history.sqlite3"
-    history, days = _history(path, tuple(config.mirrors), History(path).stamp())
+    history, filling = _history(path, tuple(config.mirrors), History(path).stamp())
     mirrors = [_mirror(mirror, *history[name]) for name, mirror in config.mirrors.items()]
     counts = {state: sum(one["shown"] == state for one in mirrors) for state in WORDS}
-    disk = _disk(config)
+    disks = _disks(config, filling)
     said = ", ".join(f"{count} {WORDS[state]}" for state, count in counts.items() if count) or "no mirrors"
-    full = f"; full in about {days:.0f} days" if days is not None else ""
-    free = f"; {disk['free'] / disk['total']:.0%} of the disk free{full}" if disk["total"] else ""
     return {
         "version": 1,
         "title": config.title,
+        "id": _identity(config.state),
         "written": time.time(),
-        "line": f"{said}{free}",
+        "line": f"{said}{_space(disks)}",
         "counts": counts,
-        "disk": {**disk, "days": days},
+        "disks": disks,
         "mirrors": mirrors,
     }
 
 
 @functools.lru_cache(maxsize=1)
-def _history(path: Path, names: tuple[str, ...], stamp: bytes) -> tuple[dict[str, Any], float | None]:  # noqa: ARG001 - a key
-    """Return the runs of all mirrors, and the days until the disk is full; read anew when the history has changed."""
+def _history(path: Path, names: tuple[str, ...], stamp: bytes) -> tuple[dict[str, Any], dict[int, float]]:  # noqa: ARG001 - a key
+    """Return the runs of all mirrors, and how fast the disks fill; read anew when the history has changed."""
     history = History(path)
-    return history.recent(names, _RUNS), history.days_until_full()
+    return history.recent(names, _RUNS), history.filling()
 
 
 def watch(config: Config) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -72,14 +73,60 @@ def watch(config: Config) -> tuple[int, dict[str, dict[str, Any]]]:
     return hash((History(config.state / "history.sqlite3").stamp(), runs)), told
 
 
-def _disk(config: Config) -> dict[str, int]:
+@functools.lru_cache(maxsize=4)
+def _identity(state: Path) -> str:
+    """Return what tells this site from others, as a URN that stays: RFC 4287 wants one for a feed."""
+    import uuid  # noqa: PLC0415 - once for each process that draws
+
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"poor-mirror://{os.uname().nodename}{state.absolute()}").urn
+
+
+def _disks(config: Config, filling: Mapping[int, float]) -> list[dict[str, Any]]:
+    """Return each file system that a destination is on, the one that is full first at the top."""
+    found: dict[int, dict[str, Any]] = {}
     for mirror in config.mirrors.values():
-        try:
-            found = os.statvfs(mirror.dest)
-        except OSError:
+        place = mirror.work
+        while (device := _device(place)) is None and place != place.parent:
+            place = place.parent
+        if device is None:
             continue
-        return {"free": found.f_bavail * found.f_frsize, "total": found.f_blocks * found.f_frsize}
-    return {"free": 0, "total": 0}
+        if device not in found:
+            try:
+                space = os.statvfs(place)
+            except OSError:  # it has gone meanwhile
+                continue
+            free, total = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
+            speed = filling.get(device, 0.0)
+            days = free / speed / _DAY if speed > 0 else None
+            found[device] = {"mount": str(_mount(place)), "free": free, "total": total, "days": days, "mirrors": []}
+        found[device]["mirrors"].append(mirror.name)
+    disks = [one for one in found.values() if one["total"]]
+    return sorted(disks, key=lambda one: (one["days"] is None, one["days"] or one["free"] / one["total"]))
+
+
+def _device(path: Path) -> int | None:
+    """Return the file system of a path by its st_dev; None where there is nothing."""
+    try:
+        return path.stat().st_dev
+    except OSError:
+        return None
+
+
+def _mount(path: Path) -> Path:
+    """Return where the file system of a path begins."""
+    real = Path(os.path.realpath(path))
+    device = _device(real)
+    return next((one for one in (real, *real.parents) if one == one.parent or _device(one.parent) != device), real)
+
+
+def _space(disks: list[dict[str, Any]]) -> str:
+    """Return in words how it stands with the disk that needs somebody first."""
+    if not disks:
+        return ""
+    first = disks[0]
+    name = "the disk" if len(disks) == 1 else first["mount"]
+    full = f"; full in about {human_days(first['days'])}" if first["days"] is not None else ""
+    return f"; {first['free'] / first['total']:.0%} of {name} free{full}"
 
 
 def _mirror(mirror: Mirror, runs: list[dict[str, Any]], good: dict[str, Any]) -> dict[str, Any]:

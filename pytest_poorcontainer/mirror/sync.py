@@ -56,6 +56,7 @@ class Result:
     problems: int = 0
     free: int = 0
     total: int = 0
+    device: int = 0
     unchanged: bool = False
     plan: Plan | None = None
 
@@ -194,6 +195,7 @@ class Run:
                 raise NoPlan(f"{self.mirror.name} is copied by a command: what that will do cannot be planned")
             from pytest_poorcontainer.mirror.sources.command import run_command  # noqa: PLC0415 - rarely
 
+            self._disk(home, Plan(self.mirror.name, self.url))
             run_command(self.mirror, home, self.result, self._tick, self.progress, self.log)
             return
         saved = home.state()
@@ -264,6 +266,7 @@ class Run:
     def _disk(self, home: Home, plan: Plan) -> None:
         disk = count_free(home.tree.fd, self.mirror.reserve, plan.bytes, len(plan.fetches))
         self.result.free, self.result.total = disk["free"], disk["total"]
+        self.result.device = os.fstat(home.tree.fd).st_dev
 
     def _round(self, home: Home, source: Source, listings: Any) -> Carrying | None:
         """Plan, and carry the plan out up to the point where indexes would be published; None when it stays a plan."""

@@ -6,12 +6,13 @@ import re
 
 from pytest_poorcontainer.mirror.errors import BadConfig
 
-__all__ = ["bytes_of", "human_bytes", "human_seconds", "seconds_of"]
+__all__ = ["bytes_of", "human_bytes", "human_days", "human_seconds", "seconds_of"]
 
 _TIMES = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800, "": 1, "ms": 0.001}
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _STEP = 1024
 _SHORT = 10  # seconds, below which a tenth of one matters
+_YEAR = 365  # days
 _LONG = 2  # of a unit, before the next larger one is used
 
 
@@ -44,6 +45,13 @@ def human_bytes(count: float | None) -> str:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"  # noqa: PLR2004 - three digits
         count /= _STEP
     return f"{count:.1f} TiB"
+
+
+def human_days(days: float) -> str:
+    """Return a forecast for people: days, and years where they are many."""
+    if days >= _LONG * _YEAR:
+        return f"{days / _YEAR:.0f} years"
+    return "a day" if days < _LONG else f"{days:.0f} days"
 
 
 def human_seconds(seconds: float | None) -> str:

@@ -203,7 +203,7 @@ def test_of_one_mirror_its_own_page_is_written(config, tmp_path):
     before = {path.name: path.stat().st_ino for path in config.page.iterdir()}
     render.write(config, ["one"])
     same = {path.name for path in config.page.iterdir() if path.stat().st_ino == before[path.name]}
-    assert same == {"two.html", "three.html"}
+    assert same == {f"{name}.{kind}" for name in ("two", "three") for kind in ("html", "svg")}
 
 
 def test_the_server_sends_the_policy(server):

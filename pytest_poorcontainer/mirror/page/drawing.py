@@ -10,12 +10,35 @@ from pytest_poorcontainer.mirror.units import human_bytes, human_seconds
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["chart", "spark"]
+__all__ = ["badge", "chart", "spark"]
 
 _STEP, _HEIGHT = 5, 26
 _LOWEST = 4
 _MARKS = {"ok": 1.0, "partial": 0.7, "held": 0.5, "failed": 0.35, "locked": 0.35}
 _WIDTH, _TALL, _EDGE = 600, 150, 14
+
+_COLOURS = {"ok": "#1a7f37", "late": "#9a6700", "partial": "#9a6700", "failed": "#c0262d", "held": "#c0262d",
+            "running": "#0b6bcb"}  # fmt: skip
+_OTHER, _LABEL = "#5c6366", "#3d4447"
+_LETTER, _MARGIN, _TALLNESS = 7, 6, 20  # pixels, of letters that are 11 tall
+
+
+def badge(name: str, word: str, shown: str) -> str:
+    """Return a small picture of a mirror's state for another page: its name, and the state as a word on its colour."""
+    left, right = (len(text) * _LETTER + 2 * _MARGIN for text in (name, word))
+    texts = "".join(
+        f'<text x="{start + _MARGIN}" y="14" textLength="{len(text) * _LETTER}" lengthAdjust="spacingAndGlyphs">'
+        f"{escape(text)}</text>"
+        for start, text in ((0, name), (left, word))
+    )
+    words = escape(f"{name}: {word}")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="{_TALLNESS}" role="img" '
+        f'aria-label="{words}"><title>{words}</title>'
+        f'<rect width="{left}" height="{_TALLNESS}" fill="{_LABEL}"/>'
+        f'<rect x="{left}" width="{right}" height="{_TALLNESS}" fill="{_COLOURS.get(shown, _OTHER)}"/>'
+        f'<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">{texts}</g></svg>\n'
+    )
 
 
 def spark(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -7,15 +7,16 @@ import itertools
 import json
 import os
 import time
+import uuid
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.mirror.errors import MirrorError
 from pytest_poorcontainer.mirror.home import Home
 from pytest_poorcontainer.mirror.overview import overview
-from pytest_poorcontainer.mirror.page.drawing import chart, spark
+from pytest_poorcontainer.mirror.page.drawing import badge, chart, spark
 from pytest_poorcontainer.mirror.plan import printable
-from pytest_poorcontainer.mirror.units import human_bytes, human_seconds
+from pytest_poorcontainer.mirror.units import human_bytes, human_days, human_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -34,6 +35,7 @@ POLICY = (
 _RUNS = 30
 _LOG = 200
 _HELD = 500
+_CHANGES = 100
 _KIND = {"late": "success", "ok": "success", "partial": "failed", "held": "paused", "failed": "failed", "none": "none"}
 
 
@@ -80,6 +82,9 @@ def _environment() -> Any:
         duration=human_seconds,
         size=human_bytes,
         date=_date,
+        stamp=lambda seconds: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)),
+        days=human_days,
+        delta=lambda delta: f"+{delta['added'] or 0} ~{delta['changed'] or 0} -{delta['deleted'] or 0}",
         plain=printable,
         share=share,
         progress=progress,
@@ -131,6 +136,11 @@ def jobs(all_of_it: Mapping[str, Any]) -> bytes:
     return json.dumps(found).encode()
 
 
+def _label(text: str) -> str:
+    """Return a label's value as Prometheus' text format has it."""
+    return printable(text).replace("\\", "\\\\").replace('"', '\\"')
+
+
 def metrics(all_of_it: Mapping[str, Any]) -> bytes:
     """Return the figures for Prometheus, in its text format."""
     rows = {
@@ -149,10 +159,27 @@ def metrics(all_of_it: Mapping[str, Any]) -> bytes:
                 value, state = 1, f',state="{mirror[key]}"'
             if value is not None:
                 lines.append(f'{name}{{mirror="{mirror["name"]}"{state}}} {value}')
-    disk = all_of_it["disk"]
-    lines += ["# TYPE poor_mirror_disk_free_bytes gauge", f"poor_mirror_disk_free_bytes {disk['free']}"]
-    lines += ["# TYPE poor_mirror_disk_bytes gauge", f"poor_mirror_disk_bytes {disk['total']}"]
+    for name, text, key in (
+        ("poor_mirror_disk_free_bytes", "What is free on a file system of mirrors", "free"),
+        ("poor_mirror_disk_bytes", "How large it is", "total"),
+    ):
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
+        lines += [f'{name}{{mount="{_label(disk["mount"])}"}} {disk[key]}' for disk in all_of_it["disks"]]
     return ("\n".join(lines) + "\n").encode()
+
+
+def feed(all_of_it: Mapping[str, Any]) -> bytes:
+    """Return the changes of state among the runs that are shown, the newest first, as Atom (RFC 4287)."""
+    changes = []
+    for mirror in all_of_it["mirrors"]:
+        for before, run in itertools.pairwise([{"state": ""}, *mirror["runs"]]):
+            if run["state"] != before["state"]:
+                name = mirror["name"]
+                key = uuid.uuid5(uuid.NAMESPACE_URL, f"{all_of_it['id']}/{name}/{run['started']}")
+                changes.append({"name": name, "run": run, "before": before["state"], "id": key.urn})
+    changes.sort(key=lambda one: one["run"]["ended"], reverse=True)
+    text = _environment().get_template("feed.atom").render(all=all_of_it, changes=changes[:_CHANGES])
+    return bytes(text.encode())
 
 
 def asset(name: str) -> bytes:
@@ -164,7 +191,10 @@ _FIGURES: dict[str, Callable[[Mapping[str, Any]], bytes]] = {
     "status.json": lambda found: json.dumps(found).encode(),
     "jobs": jobs,
     "metrics": metrics,
+    "feed.atom": feed,
 }
+_OWN = ("html", "svg")
+"""What each mirror has of its own: a page and a badge."""
 _FIXED = ("index.html", "fragment.html", "style.css", "live.js", *_FIGURES)
 
 
@@ -176,14 +206,19 @@ def part(config: Config, found: Mapping[str, Any], name: str, *, live: bool = Fa
         return asset(name)
     if name in _FIGURES:
         return _FIGURES[name](found)
-    mirror = next((one for one in found["mirrors"] if f"{one['name']}.html" == name), None)
-    return None if mirror is None else _mirror_page(found, mirror, config.mirrors[mirror["name"]].work)
+    stem, _, kind = name.rpartition(".")
+    mirror = next((one for one in found["mirrors"] if one["name"] == stem), None)
+    if mirror is None or kind not in _OWN:
+        return None
+    if kind == "svg":
+        return badge(mirror["name"], mirror["word"], mirror["shown"]).encode()
+    return _mirror_page(found, mirror, config.mirrors[mirror["name"]].work)
 
 
 def files(config: Config, only: Collection[str] | None = None) -> dict[str, bytes]:
-    """Return everything that the page consists of, by file name; of the mirrors' own pages ``only`` these."""
+    """Return everything that the page consists of, by file name; of the mirrors' own parts ``only`` these."""
     found = overview(config)
-    names = [*_FIXED, *(f"{name}.html" for name in (config.mirrors if only is None else only))]
+    names = [*_FIXED, *(f"{name}.{kind}" for name in (config.mirrors if only is None else only) for kind in _OWN)]
     return {name: content for name in names if (content := part(config, found, name)) is not None}
 
 

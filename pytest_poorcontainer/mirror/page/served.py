@@ -32,7 +32,8 @@ _COMMON = (
     "Cache-Control: no-cache\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
     f"Content-Security-Policy: {render.POLICY}; frame-ancestors 'self'\r\n"
 )
-_TYPES = {"html": "text/html; charset=utf-8", "json": "application/json", "css": "text/css", "js": "text/javascript"}
+_TYPES = {"html": "text/html; charset=utf-8", "json": "application/json", "css": "text/css", "js": "text/javascript",
+          "svg": "image/svg+xml", "atom": "application/atom+xml"}  # fmt: skip
 
 
 def address_of(text: str) -> tuple[str, int]:
