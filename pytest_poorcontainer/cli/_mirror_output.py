@@ -84,7 +84,7 @@ def table(found: Mapping[str, Any]) -> None:
     for mirror in found["mirrors"]:
         age = human_seconds(mirror["age"])
         print(
-            f"{mirror['name']:20} {mirror['state']:8} content {age:>8} old, "
+            f"{mirror['name']:20} {mirror['shown']:8} content {age:>8} old, "
             f"last run {human_seconds(mirror['run_age']):>8} ago, "
             f"{mirror['files']:>8} files {human_bytes(mirror['bytes']):>10}  {printable(mirror['reason'])[:200]}"
         )

@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     _run_options(added)
     added = command("copy", _copy, "Copy one source to one destination, without a configuration.")
     added.add_argument("source", metavar="SOURCE")
-    added.add_argument("dest", metavar="DEST", type=Path)
+    added.add_argument("dest", metavar="DEST")
     _run_options(added)
     for flag in ("--exclude", "--include", "--index"):
         added.add_argument(
@@ -146,7 +146,10 @@ def _sync(options: argparse.Namespace) -> int:
 def _copy(options: argparse.Namespace) -> int:
     from pytest_poorcontainer.mirror.config import single  # noqa: PLC0415 - one command
 
-    dest = options.dest.absolute()
+    for what in ("source", "dest"):
+        if not getattr(options, what):
+            raise BadConfig(f"{what.upper()} is empty: name it; a dot is the directory that you are in")
+    dest = Path(options.dest).absolute()
     given = dict(_pair(text) for text in options.set)
     if "://" not in options.source and not _is_ssh(options.source):
         options.source = os.path.abspath(options.source)  # noqa: PTH100 - resolves no links, as a path may be one

@@ -56,7 +56,7 @@ class History:
         except (OSError, sqlite3.Error) as error:
             if "disk is full" in str(error):  # SQLITE_FULL; before Python 3.11 the text alone tells
                 raise NoSpace(f"cannot write the history {self.path}: {error}; free some space") from error
-            may = "may we write there?" if to_write else "is it ours, and whole?"
+            may = "may we write there?" if to_write else "is it ours, and whole? Move it away to begin anew"
             raise MirrorError(f"cannot open the history {self.path}: {error}; {may}") from error
 
     def stamp(self) -> bytes:

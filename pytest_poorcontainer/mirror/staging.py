@@ -440,5 +440,7 @@ def count_free(fd: int, reserve: int, wanted: int, files: int) -> dict[str, Any]
             "space, or lower `reserve`"
         )
     if files and found.f_files and found.f_favail < files:
-        raise NoSpace(f"the plan needs {files} new files, and the file system has room for {found.f_favail}")
+        raise NoSpace(
+            f"the plan needs {files} new files, and the file system has room for {found.f_favail}; remove some"
+        )
     return {"free": free, "total": found.f_blocks * found.f_frsize}

@@ -182,7 +182,7 @@ class Run:
             self.progress.files, self.progress.bytes = self._stage.files, self._stage.bytes
         self.progress.tick()
         if self._deadline is not None and time.monotonic() > self._deadline:
-            raise MirrorError(f"it took longer than `timeout` allows ({self.mirror.timeout:g} s)")
+            raise MirrorError(f"it took longer than `timeout` allows ({self.mirror.timeout:g} s): the next run goes on")
 
     def _hook(self, name: str) -> None:
         command = self.mirror.hooks.get(name)
@@ -192,7 +192,7 @@ class Run:
     def _go(self, home: Home) -> None:
         if self.mirror.command:
             if self._dry:
-                raise NoPlan(f"{self.mirror.name} is copied by a command: what that will do cannot be planned")
+                raise NoPlan(f"{self.mirror.name} is copied by a command: what that will do cannot be planned; run it")
             from pytest_poorcontainer.mirror.sources.command import run_command  # noqa: PLC0415 - rarely
 
             self._disk(home, Plan(self.mirror.name, self.url))

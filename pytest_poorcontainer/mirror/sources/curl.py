@@ -148,7 +148,10 @@ class CurlSource:
 
     def _unlisted(self, path: str, reason: str) -> None:
         if not path:
-            raise SourceError(f"cannot list {self.url}: {printable(reason)}; nothing was changed")
+            raise SourceError(
+                f"cannot list {self.url}: {printable(reason)}; is it a directory that the server lists? "
+                "Nothing was changed"
+            )
         self._options.log(f"cannot list {printable(path)}: {printable(reason)}")
         if self._visitor is not None:
             self._visitor.failed(path, reason)

@@ -80,14 +80,19 @@ class FileSource:
             try:
                 self._tree = Tree(self.path)
             except OSError as error:
-                raise SourceError(f"cannot open the source {printable(self.path)}: {error.strerror}") from error
+                raise SourceError(
+                    f"cannot open the source {printable(self.path)}: {error.strerror}; is it a directory that we may "
+                    "read, and is its disk mounted?"
+                ) from error
         return self._tree
 
     def survey(self, planner: Planner, tree: Tree, rules: Rules) -> None:
         """List all of it. Raises :class:`BadConfig` when one of source and destination would be copied into itself."""
         ours, theirs = Path(os.path.realpath(tree.path)), Path(os.path.realpath(self.path))
         if ours == theirs or ours in theirs.parents or (theirs in ours.parents and _belongs(ours, theirs, rules)):
-            raise BadConfig(f"the source {theirs} and the destination {ours} are in one another: nothing was changed")
+            raise BadConfig(
+                f"the source {theirs} and the destination {ours} are in one another: name a destination elsewhere"
+            )
         paths = [""]
         while paths:
             path = paths.pop()
@@ -95,7 +100,9 @@ class FileSource:
                 listing = self._listing(path)
             except OSError as error:
                 if not path:
-                    raise SourceError(f"cannot list {printable(self.path)}: {error.strerror}") from error
+                    raise SourceError(
+                        f"cannot list {printable(self.path)}: {error.strerror}; may we read it?"
+                    ) from error
                 planner.failed(path, error.strerror or "")
             else:
                 paths += planner.found(path, listing)

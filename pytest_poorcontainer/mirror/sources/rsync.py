@@ -150,8 +150,8 @@ class RsyncSource:
         if any(text in program.errors for text in _REFUSALS):
             raise NotAllowed(f"cannot {reason}; look at user, password and keys")
         if code in _LOST or "max connections" in program.errors:  # another one will leave
-            raise Unreachable(f"cannot {reason}")
-        raise SourceError(f"cannot {reason}")
+            raise Unreachable(f"cannot {reason}; is the address right, and is the server up?")
+        raise SourceError(f"cannot {reason}; are module and path right?")
 
     def survey(self, planner: Planner, tree: Tree, rules: Rules) -> None:
         """Have rsync compare, in a dry run."""

@@ -50,6 +50,19 @@ def load_pycurl() -> Any:
     return pycurl
 
 
+def _remedy(reason: str) -> str:
+    """Return what to look at when there is no connection."""
+    for word, remedy in (
+        ("proxy", "look at the proxy"),
+        ("resolve", "is the name right, and does this machine resolve others?"),
+        ("TLS", "does the server speak TLS at this port?"),
+        ("SSL", "does the server speak TLS at this port?"),
+    ):
+        if word in reason:
+            return remedy
+    return "is the address right, and is the server up?"
+
+
 class Request:
     """One thing to ask for. ``arrange`` sets a handle up; bytes go to ``data``, the end of it to ``finished``."""
 
@@ -374,7 +387,7 @@ class Transfers:
             return _FTP.get(code, "gone")
         if number in {
             pycurl.E_REMOTE_ACCESS_DENIED, pycurl.E_FTP_COULDNT_RETR_FILE, pycurl.E_QUOTE_ERROR,
-            pycurl.E_FILESIZE_EXCEEDED,
+            pycurl.E_FILESIZE_EXCEEDED, pycurl.E_TOO_MANY_REDIRECTS, pycurl.E_UNSUPPORTED_PROTOCOL,
         }:  # fmt: skip
             return "refused"
         return "lost"
@@ -398,7 +411,9 @@ class Transfers:
                 if met and self.succeeded and self._hung <= len(self._slots):
                     return False
                 often = "once" if request.attempts == 1 else f"{request.attempts} times"
-                raise Unreachable(f"the source cannot be reached: {outcome.reason} (asked {often})")
+                server = "/".join(request.url.split("/")[:3])
+                said = f"{server}: {outcome.reason} (asked {often})"
+                raise Unreachable(f"the source cannot be reached: {said}; {_remedy(outcome.reason)}")
             return False
         import random  # noqa: PLC0415 - for failures
 

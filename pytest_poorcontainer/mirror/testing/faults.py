@@ -25,6 +25,7 @@ KINDS = {
     "hang": "the listing of the directory never comes",
     "slow": "`rate` bytes per second",
     "busy": "no more than `most` connections; with `code` 530 in FTP, that is said after the password",
+    "redirect": "HTTP's answer sends elsewhere: `to`, a path or a URL",
     "bare": "neither Last-Modified nor ETag",
     "early": "FTP's 226 comes in one packet with 150, before the bytes",
     "drop": "the connection is closed after each answer, though it was promised to stay",

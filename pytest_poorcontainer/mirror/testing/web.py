@@ -229,6 +229,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse()
         elif error:
             self._send(int(error.get("status", 500)), b"an error, as a fault says\n", body=body)
+        elif away := served.faults.find("redirect", path):
+            self._send(302, b"elsewhere\n", to=str(away["to"]), body=body)
         elif busy and self.server.now > int(busy["most"]):
             self._send(503, b"too many\n", body=body)
         elif served.faults.find("login", path):
@@ -270,8 +272,10 @@ class _Handler(BaseHTTPRequestHandler):
         )
         self._send(200, content, kind, body=body)
 
-    def _send(self, status: int, content: bytes, kind: str = "text/plain", *, body: bool) -> None:
+    def _send(self, status: int, content: bytes, kind: str = "text/plain", *, to: str = "", body: bool) -> None:
         self.send_response(status)
+        if to:
+            self.send_header("Location", to)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
