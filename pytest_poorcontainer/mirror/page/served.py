@@ -166,6 +166,11 @@ class PageServer(ThreadingTCPServer):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         self.serve_forever(poll_interval=0.1)
 
+    def show(self, config: Config) -> None:
+        """Show this configuration from now on."""
+        with self._lock:
+            self._config, self._found, self._looked = config, None, -_OLD
+
     @property
     def server_port(self) -> int:
         """The port that it listens on."""
