@@ -41,6 +41,30 @@ def test_a_mirror_equals_its_source(served):
     assert result.added == result.files == 36
 
 
+@pytest.mark.parametrize("control", [False, True])
+def test_names_that_mean_something_elsewhere(served, control):
+    """To a shell, to rsync, to a terminal, in a URL, in another case, as long as may be: here they are names."""
+    served.fill(3)
+    odd = ["n" * 255, "ü" * 127, "-rf", "--delete", "*", "?", "[a]", "{b}", "$(id)", "`id`", ";ls", "a|b", "~", "~root",
+           " ", "trail ", "." + "x" * 200, "CON", "a\\b", "\\#123", "%2e%2e", "%00", "'\"<>&", "e\u0301", "é", "\u202e",
+           ".~tmp~", "x.~partial", "README"]  # fmt: skip
+    odd += ["a\tb", "\x01\x1b[31m"] * control
+    for name in odd:
+        served.put(f"odd/{name}", b"in " + os.fsencode(name))
+    result = served.sync()
+    if control and served.kind in FTP:
+        assert (result.state, len(served.tree())) == ("partial", len(served.tree(served.source)) - 2)
+        assert "\x1b" not in result.reason + served.log()
+        return
+    assert (result.state, result.reason) == ("ok", "")
+    assert served.tree() == served.tree(served.source)
+    (served.source / "odd/README").rename(served.source / "odd/readme")
+    result = served.sync()
+    assert (result.state, result.added, result.deleted) == ("ok", 1, 1)
+    assert served.tree() == served.tree(served.source)
+    assert "\x1b" not in served.log()
+
+
 def test_nothing_is_fetched_twice(served):
     """A second run finds nothing to do, at the precision that the listing has."""
     served.fill()

@@ -8,6 +8,7 @@ import email.utils
 import html
 import json
 import os
+import re
 import socket
 import socketserver
 import threading
@@ -54,10 +55,11 @@ def nginx(path: str, items: list[Item]) -> bytes:
 
 
 def nginx_json(path: str, items: list[Item]) -> bytes:  # noqa: ARG001 - as the others
-    """Write ``autoindex_format json``, raw bytes of names included."""
+    """Write ``autoindex_format json``: what JSON has to have escaped is (ngx_escape_json), and all else raw bytes."""
     rows = []
     for item in items:
-        name = b'"' + os.fsencode(item.name).replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n") + b'"'
+        raw = os.fsencode(item.name).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+        name = b'"' + re.sub(rb"[\0-\x1f]", lambda found: b"\\u%04x" % ord(found[0]), raw) + b'"'
         kind = b"directory" if item.kind == "d" else b"file"
         size = b"" if item.kind == "d" else b', "size":%d' % item.size
         when = _when("%a, %d %b %Y %H:%M:%S GMT", item).encode()
