@@ -211,7 +211,7 @@ class Carrying:
                 self.stage.link(path, target)
             self.stage.publish()
         except OSError as error:
-            raise disk_error(error, str(error.filename or "")) from error
+            raise disk_error(error, str(error.filename2 or error.filename or "")) from error
 
     def _hold_back(self, failed: list[Want]) -> None:
         """Keep checksum files unpublished that vouch for a file that did not come: those beside and above it."""

@@ -59,6 +59,17 @@ def write_json(path: Path, value: object) -> None:
     temporary.replace(path)
 
 
+def _name_of_log() -> str:
+    now = time.time_ns()
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now // 10**9))}-{now % 10**9:09d}.log"
+
+
+def _by_age(logs: Path) -> list[Path]:
+    """Return the logs, the oldest first; one from the future is of a clock that has been set back since."""
+    now = _name_of_log()
+    return sorted(logs.iterdir(), key=lambda one: (one.name <= now, one.name))
+
+
 class Home:
     """The place of one mirror, locked while it is open."""
 
@@ -79,7 +90,7 @@ class Home:
         :class:`Locked`.
         """
         check_place(path)
-        above = next((one for one in path.absolute().parents if (one / OURS / _MARKER).is_file()), None)
+        above = next((one for one in path.absolute().parents if os.path.isfile(one / OURS / _MARKER)), None)  # noqa: PTH113 - no error for what we may not see
         if above is not None:
             raise BadDestination(
                 f"{path} is in the mirror {above}, which would delete it: name a directory beside that"
@@ -101,8 +112,10 @@ class Home:
             self.close()
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise NoSpace(f"cannot begin in {path}: {error.strerror}; free some space") from error
+            where = error.filename if isinstance(error.filename, str) else ""
+            what = f"{path} ({where})" if where.startswith(f"{path}/") else str(path)
             raise BadDestination(
-                f"cannot write to {path}: {error.strerror}; it has to be ours, and writable"
+                f"cannot write to {what}: {error.strerror}; it has to be ours, and writable"
             ) from error
         except BaseException:
             self.close()
@@ -284,16 +297,15 @@ class Home:
         """Return the path of a new log, and remove the oldest of the others."""
         logs = self.ours / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
-        for old in sorted(logs.iterdir())[: -_LOGS + 1]:
+        for old in _by_age(logs)[: -_LOGS + 1]:
             old.unlink(missing_ok=True)
-        now = time.time_ns()
-        return logs / f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now // 10**9))}-{now % 10**9:09d}.log"
+        return logs / _name_of_log()
 
     @staticmethod
     def last_log(path: Path) -> Path | None:
         """Return the newest log of a destination."""
         try:
-            found = [each for each in sorted((path / OURS / "logs").iterdir()) if stat.S_ISREG(each.lstat().st_mode)]
+            found = [each for each in _by_age(path / OURS / "logs") if stat.S_ISREG(each.lstat().st_mode)]
         except OSError:
             return None
         return found[-1] if found else None

@@ -28,7 +28,7 @@ _UNSHOWN = "unshown"
 
 def check(mirror: Mirror) -> None:
     """Refuse a destination that is a directory already. Raises :class:`BadDestination`."""
-    if mirror.snapshots and mirror.dest.exists() and not mirror.dest.is_symlink():
+    if mirror.snapshots and os.path.lexists(mirror.dest) and not os.path.islink(mirror.dest):  # noqa: PTH114 - as lexists
         raise BadDestination(
             f"{mirror.dest} is a directory, and with snapshots it has to become a link: move it to {mirror.work} first"
         )
@@ -84,3 +84,5 @@ def _prune(place: Path, keep: int, current: str) -> None:
     old = [path for path in found[: -max(1, keep)] if path.name != current]
     for path in [*old, *place.glob(f".{_PREFIX}*.new")]:
         shutil.rmtree(path, ignore_errors=True)
+    for path in place.glob(".link.*"):
+        path.unlink(missing_ok=True)

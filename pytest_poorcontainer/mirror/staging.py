@@ -14,7 +14,7 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_poorcontainer.mirror.errors import NoSpace
+from pytest_poorcontainer.mirror.errors import BadDestination, NoSpace
 from pytest_poorcontainer.mirror.plan import INDEX, Want, printable
 
 if TYPE_CHECKING:
@@ -422,7 +422,15 @@ def _best_time(want: Want, told: float | None) -> float | None:
 
 
 def disk_error(error: OSError, path: str) -> Exception:
-    """Return the error to raise for one of the destination's: :class:`NoSpace` if the disk is full."""
+    """Return the error to raise for one of the destination's, ``path`` if the error knows none that readers know.
+
+    :class:`NoSpace` if the disk is full, :class:`BadDestination` if another one is mounted in the tree.
+    """
+    if error.errno == errno.EXDEV:
+        return BadDestination(
+            f"cannot publish {printable(path)}: it belongs on another file system than the top of the mirror, and "
+            "rename(2) stays on one: have the whole mirror on one, or make what is mounted in it a mirror of its own"
+        )
     if error.errno in _FULL:
         return NoSpace(
             f"cannot write {printable(path)}: {error.strerror}; free some space, or take something out of the mirror"

@@ -145,7 +145,7 @@ class Run:
         except MirrorError as error:
             self.result.end(error.state, error.status, str(error))
         except OSError as error:
-            shown = disk_error(error, str(error.filename or self.mirror.dest))
+            shown = disk_error(error, str(error.filename2 or error.filename or self.mirror.dest))
             status = shown.status if isinstance(shown, MirrorError) else 1
             self.result.end("failed", status, str(shown))
         except KeyboardInterrupt:

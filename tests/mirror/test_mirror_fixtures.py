@@ -137,6 +137,12 @@ def test_a_disk_that_is_full(netns_pair, mirror_source, poor_mirror):
     assert edge.run(["sha256sum", "/srv/m/a", "/srv/m/b"], capture_output=True, text=True).stdout == whole
     edge.run(["rm", "/srv/fill"], check=True)
     assert copy("m")[0] == 0
+    edge.run(["mkdir", "/srv/m/pool"], check=True)
+    edge.mounts.tmpfs("/srv/m/pool", size=2 << 20)
+    src.put("pool/one", b"one")
+    status, said = copy("m")
+    assert status == 8
+    assert "it belongs on another file system than the top of the mirror" in said
     edge.mounts.readonly("/srv")
     status, said = copy("m")
     assert status == 8
