@@ -173,6 +173,32 @@ def test_a_directory_keeps_the_time_that_it_had_before_a_first_write(view, chang
     assert out.split() == ["True", "True", str(same)]
 
 
+COMES_AND_GOES = """
+import errno, subprocess
+def attempt(flags):
+    try: os.close(os.open(name, os.O_WRONLY | os.O_CREAT | flags)); return 'made'
+    except OSError as error: return errno.errorcode[error.errno]
+name = sys.argv[1]
+if os.path.exists(name): os.unlink(name)
+for i in range(3):
+    print(attempt(os.O_EXCL), attempt(os.O_EXCL), attempt(0), attempt(os.O_TRUNC)); os.unlink(name)
+    print(attempt(os.O_TRUNC), os.path.getsize(name), attempt(os.O_EXCL)); os.rename(name, 'plain/final')
+    subprocess.run(['sh', '-c', 'echo others > ' + name]); print(attempt(os.O_EXCL), open(name).read(), end='')
+    os.unlink(name)
+    os.mkdir(name); print(attempt(os.O_EXCL), attempt(0)); os.rmdir(name)
+    os.symlink('aim', name); print(attempt(os.O_EXCL), attempt(0), os.path.exists('plain/aim'))
+    os.unlink(name); os.unlink('plain/aim')
+print(os.path.exists(name), sorted(os.listdir('plain'))[-2:])
+"""
+
+
+@pytest.mark.parametrize("name", ["plain/lock", "plain/f0"])
+def test_a_name_that_comes_and_goes_is_made_anew_each_time(view, name):
+    """Lock files and files that are renamed over others: exclusive creation fails while anything has the name."""
+    once = ["made EEXIST made made", "made 0 EEXIST", "EEXIST others", "EEXIST EISDIR", "EEXIST made True"]
+    assert view.run(COMES_AND_GOES, name).splitlines() == [*once * 3, "False ['final', 'link']"]
+
+
 def test_a_copy_has_the_time_of_its_original_until_it_is_written_to(view):
     """Opening for writing changes nothing but where the file lies."""
     out = view.run(

@@ -40,7 +40,7 @@ static long magic_open(const struct cow_asker *asker, const char *link, const st
     return SYS(SYS_openat, AT_PATH(asker, link), how->flags, how->mode);
 }
 
-/* A name that neither upper nor lower has, in a directory that upper has. */
+/* A name that lower has not, in a directory that upper has. Where upper has it (a whiteout too), the long way tells. */
 static int create_short(const struct cow_hit *hit, int flags, mode_t mode, long *result)
 {
     char buffer[SHORT], other[SHORT];
@@ -89,19 +89,20 @@ static int open_short(const struct cow_asker *asker, const struct cow_hit *hit, 
     const unsigned lowers = hit->mask & ~1u;
     if (hit->maybe_upper) {
         const char *real = cow_hit_path(hit, 0, buffer, sizeof buffer);
-        if (!real || (lowers && (flags & O_CREAT) && (flags & O_EXCL)))
+        if (!real)
             return 0;
-        *result = SYS(SYS_openat, AT_FDCWD, real, lowers ? quiet & ~O_CREAT : quiet, mode);
+        const int fresh = lowers && (flags & O_CREAT) && (flags & O_EXCL); /* one that was removed, mostly: names stay in the filter */
+        *result = fresh ? -ENOENT : SYS(SYS_openat, AT_FDCWD, real, lowers ? quiet & ~O_CREAT : quiet, mode);
         if (*result >= 0 || *result == -EISDIR || *result == -EMFILE) /* EACCES may be of a whiteout */
             return 1;
-        if (*result != -ENOENT || (lowers && changes))
+        if (*result != -ENOENT)
             return 0;
         if (!lowers)
             return 1;
     }
     if (lowers & (lowers - 1))
         return 0;
-    if ((flags & O_CREAT) && !hit->maybe_upper && !(flags & O_DIRECTORY))
+    if ((flags & O_CREAT) && !(flags & O_DIRECTORY))
         return create_short(hit, quiet, mode, result);
     if (changes)
         return 0;
