@@ -199,6 +199,35 @@ def test_a_name_that_comes_and_goes_is_made_anew_each_time(view, name):
     assert view.run(COMES_AND_GOES, name).splitlines() == [*once * 3, "False ['final', 'link']"]
 
 
+STATX = """
+import ctypes, errno, stat
+libc = ctypes.CDLL(None, use_errno=True)
+BASIC, NOFOLLOW, CWD = 0x7ff, 0x100, -100
+def statx(name, flags):
+    out = (ctypes.c_uint32 * 64)()
+    if libc.statx(CWD, name.encode(), flags, BASIC, out) < 0: return errno.errorcode[ctypes.get_errno()]
+    return (out[7] & 0xffff, out[8] | out[9] << 32, out[4], os.makedev(out[34], out[35]), out[10])
+def plain(name, follow):
+    try: st = os.stat(name, follow_symlinks=follow)
+    except OSError as error: return errno.errorcode[error.errno]
+    return (st.st_mode, st.st_ino, st.st_nlink, st.st_dev, st.st_size)
+open('plain/f0', 'a').close(); os.unlink('plain/f1'); open('plain/new', 'w').close()
+os.link('plain/f2', 'plain/second'); os.mkdir('plain/made')
+for name in ('f0', 'f1', 'f2', 'f3', 'second', 'new', 'link', 'made', 'none', 'f3/x', 'made/none', '.'):
+    for follow in (True, False):
+        for _ in range(2):
+            ours, expected = statx('plain/' + name, 0 if follow else NOFOLLOW), plain('plain/' + name, follow)
+            if ours != expected: print(name, follow, ours, expected)
+print(libc.statx(CWD, b'plain/f3', 0, BASIC, None), errno.errorcode[ctypes.get_errno()])
+print(libc.statx(CWD, b'plain/f3', 0x10, BASIC, (ctypes.c_uint32 * 64)()), errno.errorcode[ctypes.get_errno()])
+"""
+
+
+def test_statx_says_what_stat_says(view):
+    """Of the lower's files, of copies, of names that are gone or new, of links; with nowhere to write to it fails."""
+    assert view.run(STATX).splitlines() == ["-1 EFAULT", "-1 EINVAL"]
+
+
 def test_a_copy_has_the_time_of_its_original_until_it_is_written_to(view):
     """Opening for writing changes nothing but where the file lies."""
     out = view.run(

@@ -13,12 +13,44 @@ static int is_link(const struct stat *st)
     return S_ISLNK(st->st_mode);
 }
 
-static int stat_short(const struct cow_asker *asker, const struct cow_hit *hit, struct stat *st, int flags, long *result)
+static void put_identity(struct statx *out, const struct stat *st)
+{
+    out->stx_dev_major = (unsigned)(st->st_dev >> 8 & 0xfff) | (unsigned)(st->st_dev >> 32 & ~0xfffu);
+    out->stx_dev_minor = (unsigned)(st->st_dev & 0xff) | (unsigned)(st->st_dev >> 12 & ~0xffu);
+    out->stx_ino = st->st_ino;
+    out->stx_nlink = (uint32_t)st->st_nlink;
+}
+
+static dev_t device(uint64_t major, uint64_t minor)
+{
+    return (minor & 0xff) | (major & 0xfff) << 8 | (minor & ~0xffULL) << 12 | (major & ~0xfffULL) << 32;
+}
+
+/* fstatat, or with out statx, of which st gets what tells what it is. */
+static inline long look(const char *real, int flags, unsigned mask, struct statx *out, struct stat *st)
+{
+    if (!out)
+        return SYS(SYS_newfstatat, AT_FDCWD, real, st, flags | AT_SYMLINK_NOFOLLOW);
+    mask |= STATX_TYPE | STATX_MODE | STATX_NLINK | STATX_INO;
+    const long result = SYS(SYS_statx, AT_FDCWD, real, flags | AT_SYMLINK_NOFOLLOW, mask, out);
+    if (result < 0)
+        return result;
+    st->st_mode = out->stx_mode;
+    st->st_nlink = out->stx_nlink;
+    st->st_ino = out->stx_ino;
+    st->st_dev = device(out->stx_dev_major, out->stx_dev_minor);
+    st->st_rdev = device(out->stx_rdev_major, out->stx_rdev_minor);
+    return 0;
+}
+
+/* (Inlined, so that stat does not pay for statx.) */
+static inline __attribute__((always_inline)) int stat_short(const struct cow_asker *asker, const struct cow_hit *hit, struct stat *st, int flags, unsigned mask, struct statx *out,
+                      long *result)
 {
     char buffer[SHORT];
     const int follow = !(flags & AT_SYMLINK_NOFOLLOW);
     if (!hit->tree) {
-        *result = SYS(SYS_newfstatat, AT_FDCWD, hit->path, st, flags | AT_SYMLINK_NOFOLLOW);
+        *result = look(hit->path, flags, mask, out, st);
         return *result != 0 || !follow || !is_link(st);
     }
     struct cow_state *state = hit->tree->state;
@@ -27,7 +59,7 @@ static int stat_short(const struct cow_asker *asker, const struct cow_hit *hit, 
     if (hit->maybe_upper) {
         if (!(real = cow_hit_path(hit, 0, buffer, sizeof buffer)))
             return 0;
-        *result = SYS(SYS_newfstatat, AT_FDCWD, real, st, flags | AT_SYMLINK_NOFOLLOW);
+        *result = look(real, flags, mask, out, st);
         if (*result == 0) {
             if (cow_is_whiteout(st))
                 *result = -ENOENT;
@@ -42,7 +74,7 @@ static int stat_short(const struct cow_asker *asker, const struct cow_hit *hit, 
     }
     if ((lowers & (lowers - 1)) || !(real = cow_hit_path(hit, __builtin_ctz(lowers), buffer, sizeof buffer)))
         return 0;
-    *result = SYS(SYS_newfstatat, AT_FDCWD, real, st, flags | AT_SYMLINK_NOFOLLOW);
+    *result = look(real, flags, mask, out, st);
     if (*result < 0)
         return *result == -ENOENT;
     if ((follow && is_link(st)) || cow_is_whiteout(st))
@@ -84,7 +116,7 @@ long cow_fstatat(const struct cow_asker *asker, int dirfd, const char *path, str
     long result;
     if (flags & ~(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT))
         return -EINVAL;
-    if (cow_fast(asker, dirfd, path, &hit) && stat_short(asker, &hit, st, flags & ~AT_EMPTY_PATH, &result))
+    if (cow_fast(asker, dirfd, path, &hit) && stat_short(asker, &hit, st, flags & ~AT_EMPTY_PATH, 0, NULL, &result))
         return result;
     if ((flags & AT_EMPTY_PATH) && (!path || !*path)) {
         if (dirfd != AT_FDCWD)
@@ -110,22 +142,22 @@ long cow_fstatat(const struct cow_asker *asker, int dirfd, const char *path, str
     return 0;
 }
 
-static void put_identity(struct statx *out, const struct stat *st)
-{
-    out->stx_dev_major = (unsigned)(st->st_dev >> 8 & 0xfff) | (unsigned)(st->st_dev >> 32 & ~0xfffu);
-    out->stx_dev_minor = (unsigned)(st->st_dev & 0xff) | (unsigned)(st->st_dev >> 12 & ~0xffu);
-    out->stx_ino = st->st_ino;
-    out->stx_nlink = (uint32_t)st->st_nlink;
-}
-
 long cow_statx(const struct cow_asker *asker, int dirfd, const char *path, int flags, unsigned mask, struct statx *out)
 {
     char proc[64];
+    struct cow_hit hit;
+    struct stat st;
+    long result;
+    if (out && cow_fast(asker, dirfd, path, &hit) && stat_short(asker, &hit, &st, flags & ~AT_EMPTY_PATH, mask, out, &result)) {
+        if (result == 0 && hit.tree)
+            put_identity(out, &st);
+        return result;
+    }
     if ((flags & AT_EMPTY_PATH) && (!path || !*path) && dirfd != AT_FDCWD) {
         cow_proc_path(asker, "/fd/", dirfd, proc);
         if (asker->pid)
             return SYS(SYS_statx, AT_LOOK(asker, proc), flags & ~(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW), mask, out);
-        long result = SYS(SYS_statx, dirfd, path, flags, mask, out);
+        result = SYS(SYS_statx, dirfd, path, flags, mask, out);
         if (result == 0)
             cow_fix_statx(asker->set, dirfd, out);
         return result;
@@ -135,7 +167,7 @@ long cow_statx(const struct cow_asker *asker, int dirfd, const char *path, int f
         return -ENOMEM;
     if ((flags & AT_EMPTY_PATH) && (!path || !*path))
         path = ".";
-    long result = cow_walk_path(w, dirfd, path, flags & AT_SYMLINK_NOFOLLOW ? WALK_NOFOLLOW : 0);
+    result = cow_walk_path(w, dirfd, path, flags & AT_SYMLINK_NOFOLLOW ? WALK_NOFOLLOW : 0);
     if (result < 0)
         return result;
     if (w->magic)
@@ -146,7 +178,6 @@ long cow_statx(const struct cow_asker *asker, int dirfd, const char *path, int f
         return result;
     result = SYS(SYS_statx, AT_LOOK(asker, w->real), (flags & ~AT_EMPTY_PATH) | AT_SYMLINK_NOFOLLOW, mask, out);
     if (result == 0 && w->tree) {
-        struct stat st;
         identity_of(w, &st);
         put_identity(out, &st);
     }
