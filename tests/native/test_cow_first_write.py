@@ -199,6 +199,35 @@ def test_a_name_that_comes_and_goes_is_made_anew_each_time(view, name):
     assert view.run(COMES_AND_GOES, name).splitlines() == [*once * 3, "False ['final', 'link']"]
 
 
+RENAMED_OVER = """
+def replace(name, text):
+    with open('plain/tmp', 'w') as stream: stream.write(text)
+    os.rename('plain/tmp', 'plain/' + name)
+for i in range(3):
+    for name in ('f0', 'fresh', 'f1'): replace(name, name + str(i))
+os.unlink('plain/f1'); print(os.path.exists('plain/f1'), os.path.exists('plain/tmp'))
+replace('f1', 'back'); os.rename('plain/f1', 'plain/fresh'); print(os.path.exists('plain/f1'))
+os.mkdir('plain/d'); open('plain/d/f1', 'x').close(); os.rename('plain/d/f1', 'plain/f1')
+os.unlink('plain/f1'); os.rmdir('plain/d')
+os.rename('many', 'moved'); os.mkdir('many')  # its names are not the lower's any more
+open('many/f1', 'x').close(); os.rename('many/f1', 'many/f2'); os.unlink('many/f2'); print(os.listdir('many'))
+os.rmdir('many'); os.rename('moved', 'many'); os.unlink('many/f1'); os.rename('many/f3', 'many/f2')
+print(os.path.exists('many/f1'), os.path.exists('many/f3'), open('many/f2').read(), end='')
+print(sorted(os.listdir('plain'))[:3], open('plain/fresh').read(), open('plain/f0').read())
+"""
+
+
+def test_files_that_are_renamed_over_others_hide_what_the_lower_has(view):
+    """Again and again, by the same names, for files that the lower has and for others."""
+    assert view.run(RENAMED_OVER).splitlines() == [
+        "False False",
+        "False",
+        "[]",
+        "False False many 3",
+        "['f0', 'f2', 'f3'] back f02",
+    ]
+
+
 STATX = """
 import ctypes, errno, stat
 libc = ctypes.CDLL(None, use_errno=True)

@@ -81,6 +81,11 @@ long cow_may_change_parent(struct cow_walk *w)
 
 long cow_below_has(struct cow_walk *w, struct stat *below)
 {
+    if (w->kind == COW_ABSENT && !w->whiteout)
+        return 0; /* the walk has asked all layers */
+    const uint64_t key = cow_absent_key(w->tree, cow_hash(COW_HASH_START, w->view, w->length));
+    if (w->asker->root == AT_FDCWD && cow_absent_known(w->tree, key))
+        return 0;
     for (int i = 1; i < w->tree->layers; i++) {
         if (!(w->parent_mask >> i & 1))
             continue;
@@ -92,6 +97,8 @@ long cow_below_has(struct cow_walk *w, struct stat *below)
         if (result != -ENOENT && result != -ENOTDIR)
             return result;
     }
+    if (w->asker->root == AT_FDCWD && (w->parent_mask & ~1u)) /* below an opaque directory nobody was asked */
+        cow_absent_note(key);
     return 0;
 }
 

@@ -91,7 +91,9 @@ static int open_short(const struct cow_asker *asker, const struct cow_hit *hit, 
         const char *real = cow_hit_path(hit, 0, buffer, sizeof buffer);
         if (!real)
             return 0;
-        const int fresh = lowers && (flags & O_CREAT) && (flags & O_EXCL); /* one that was removed, mostly: names stay in the filter */
+        /* One that was removed, mostly: names stay in the filter. */
+        const int fresh = lowers && (flags & O_CREAT) && ((flags & O_EXCL) ||
+            (!hit->tree->others && cow_absent_known(hit->tree, cow_absent_key(hit->tree, hit->hash))));
         *result = fresh ? -ENOENT : SYS(SYS_openat, AT_FDCWD, real, lowers ? quiet & ~O_CREAT : quiet, mode);
         if (*result >= 0 || *result == -EISDIR || *result == -EMFILE) /* EACCES may be of a whiteout */
             return 1;
