@@ -2,6 +2,7 @@
    opened already: libc would open the paths itself, by calls that nothing can catch. */
 #define _GNU_SOURCE
 #include <alloca.h>
+#include <dlfcn.h>
 #include <spawn.h>
 
 #include "library.h"
@@ -19,9 +20,10 @@ struct action {
     };
 };
 
-enum { ACTIONS_MAX = 1 << 14 /* so many descriptors fit on the stack of any thread */, HIGH = 200 };
+enum { ACTIONS_MAX = 1 << 14 /* so many descriptors fit on the stack of any thread */ };
 
 struct opened {
+    const posix_spawn_file_actions_t *actions;
     int *fd;  /* room for one per action */
     int count;
     int base; /* where relative paths begin: a descriptor, or AT_FDCWD */
@@ -37,27 +39,55 @@ static int check_layout(void)
         return known > 0;
     if (posix_spawn_file_actions_init(&actions) != 0)
         return 0;
-    int right = posix_spawn_file_actions_addopen(&actions, 77, "/x", O_RDWR, 0123) == 0 &&
-                posix_spawn_file_actions_adddup2(&actions, 5, 6) == 0 && actions.__used == 2;
+    /* With the lowest numbers: libc takes none that are above RLIMIT_NOFILE. */
+    int right = posix_spawn_file_actions_addopen(&actions, 2, "/x", O_RDWR, 0123) == 0 &&
+                posix_spawn_file_actions_adddup2(&actions, 0, 1) == 0 && actions.__used == 2;
     const struct action *action = (const struct action *)actions.__actions;
-    right = right && action[0].tag == DO_OPEN && action[0].open.fd == 77 && action[0].open.flags == O_RDWR &&
+    right = right && action[0].tag == DO_OPEN && action[0].open.fd == 2 && action[0].open.flags == O_RDWR &&
             action[0].open.mode == 0123 && strcmp(action[0].open.path, "/x") == 0 && action[1].tag == DO_DUP2 &&
-            action[1].dup2.from == 5 && action[1].dup2.to == 6;
+            action[1].dup2.from == 0 && action[1].dup2.to == 1;
     posix_spawn_file_actions_destroy(&actions);
     known = right ? 1 : -1;
     return right;
 }
 
-/* Keeps a descriptor out of the way of those that the actions name. */
+static int names(const struct action *action, int fd)
+{
+    switch (action->tag) {
+    case DO_DUP2:
+        return action->dup2.from == fd || action->dup2.to == fd;
+    case DO_OPEN:
+        return action->open.fd == fd;
+    case DO_CLOSE:
+    case DO_FCHDIR:
+    case DO_TCSETPGRP:
+        return action->one.fd == fd;
+    default:
+        return 0;
+    }
+}
+
+static int is_named(const posix_spawn_file_actions_t *actions, int fd)
+{
+    for (int i = 0; i < actions->__used; i++)
+        if (names((const struct action *)actions->__actions + i, fd))
+            return 1;
+    return 0;
+}
+
+/* Keeps a descriptor out of the way of those that the actions name: by any other number, of which there may be few. */
 static long keep(struct opened *opened, long fd)
 {
-    if (fd < 0)
-        return fd;
-    long high = SYS(SYS_fcntl, fd, F_DUPFD_CLOEXEC, HIGH);
-    SYS(SYS_close, fd);
-    if (high >= 0)
-        opened->fd[opened->count++] = (int)high;
-    return high;
+    while (fd >= 0 && is_named(opened->actions, (int)fd)) {
+        const long next = SYS(SYS_fcntl, fd, F_DUPFD_CLOEXEC, fd + 1);
+        SYS(SYS_close, fd);
+        fd = next;
+    }
+    if (fd == -EINVAL) /* no number is as high */
+        return -EMFILE;
+    if (fd >= 0)
+        opened->fd[opened->count++] = (int)fd;
+    return fd;
 }
 
 static int refuse(const char *reason)
@@ -140,51 +170,47 @@ static int rewrite(posix_spawn_file_actions_t *out, const posix_spawn_file_actio
     return close_from(out, opened);
 }
 
-static int spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
-                 char *const *argv, char *const *environment, struct program *program, struct opened *opened)
+typedef int spawner(int *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const *,
+                    char *const *);
+
+static int spawn(spawner *libcs, int *child, const char *path, const posix_spawn_file_actions_t *actions,
+                 const posix_spawnattr_t *attributes, char *const *argv, char *const *environment)
 {
+    struct program program;
+    struct opened opened = { .actions = actions, .base = AT_FDCWD, .from = -1 };
     posix_spawn_file_actions_t own;
     int error = posix_spawn_file_actions_init(&own);
     if (error)
         return error;
     const int count = actions ? actions->__used : 0;
-    opened->fd = count <= ACTIONS_MAX ? alloca(((size_t)count + 1) * sizeof *opened->fd) : NULL;
-    if (!opened->fd)
+    opened.fd = count <= ACTIONS_MAX ? alloca(((size_t)count + 1) * sizeof *opened.fd) : NULL;
+    if (!opened.fd)
         error = refuse("more actions than could be kept track of");
     else if (actions)
-        error = rewrite(&own, actions, opened);
+        error = rewrite(&own, actions, &opened);
     if (!error)
-        error = (int)-pl_find_program(opened->base, path, 0, program);
+        error = (int)-pl_find_program(opened.base, path, 0, &program);
     if (!error) {
-        char **room = alloca((pl_count(argv) + (size_t)program->words + 2) * sizeof *room);
+        char **room = alloca((pl_count(argv) + (size_t)program.words + 2) * sizeof *room);
         void *extra = alloca(pl_environment_size(environment));
-        error = NEXT(posix_spawn)(pid, program->real, &own, attributes, (char *const *)pl_arguments(program, argv, room),
-                                  (char *const *)pl_environment(environment, extra));
+        error = libcs(child, program.real, &own, attributes, (char *const *)pl_arguments(&program, argv, room),
+                      (char *const *)pl_environment(environment, extra));
     }
     posix_spawn_file_actions_destroy(&own);
-    for (int i = 0; i < opened->count; i++)
-        SYS(SYS_close, opened->fd[i]);
+    for (int i = 0; i < opened.count; i++)
+        SYS(SYS_close, opened.fd[i]);
     return error;
 }
 
-EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
-                       const posix_spawnattr_t *attributes, char *const argv[], char *const environment[])
-{
-    struct program program;
-    struct opened opened = { .base = AT_FDCWD, .from = -1 };
-    (void)ME;
-    return spawn(pid, path, actions, attributes, argv, environment, &program, &opened);
-}
-
-EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
-                        const posix_spawnattr_t *attributes, char *const argv[], char *const environment[])
+static int spawn_in_path(spawner *libcs, int *child, const char *file, const posix_spawn_file_actions_t *actions,
+                         const posix_spawnattr_t *attributes, char *const *argv, char *const *environment)
 {
     char path[PATH_MAX];
     int error = ENOENT, denied = 0;
     const char *list = getenv("PATH");
     const size_t length = strlen(file);
     if (strchr(file, '/') || !length)
-        return length ? posix_spawn(pid, file, actions, attributes, argv, environment) : ENOENT;
+        return length ? spawn(libcs, child, file, actions, attributes, argv, environment) : ENOENT;
     for (list = list ? list : "/bin:/usr/bin";; list++) {
         const size_t directory = strcspn(list, ":");
         if (directory + length + 2 <= sizeof path) {
@@ -192,7 +218,7 @@ EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_act
             path[directory] = '/';
             memcpy(path + directory + (directory > 0), file, length + 1);
             if (cow_faccessat(ME, AT_FDCWD, path, X_OK, AT_EACCESS) == 0) {
-                error = posix_spawn(pid, path, actions, attributes, argv, environment);
+                error = spawn(libcs, child, path, actions, attributes, argv, environment);
                 if (error != EACCES && error != ENOENT && error != ENOTDIR)
                     return error;
                 denied |= error == EACCES;
@@ -202,4 +228,56 @@ EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_act
         if (!*list)
             return denied ? EACCES : error;
     }
+}
+
+EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                       const posix_spawnattr_t *attributes, char *const argv[], char *const environment[])
+{
+    (void)ME;
+    return spawn(NEXT(posix_spawn), pid, path, actions, attributes, argv, environment);
+}
+
+EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+                        const posix_spawnattr_t *attributes, char *const argv[], char *const environment[])
+{
+    (void)ME;
+    return spawn_in_path(NEXT(posix_spawn), pid, file, actions, attributes, argv, environment);
+}
+
+/* glibc 2.39 and newer; their headers have the prototypes, from which these must not differ. */
+int pidfd_spawn(int *pidfd, const char *path, const posix_spawn_file_actions_t *actions,
+                const posix_spawnattr_t *attributes, char *const argv[], char *const environment[]);
+int pidfd_spawnp(int *pidfd, const char *file, const posix_spawn_file_actions_t *actions,
+                 const posix_spawnattr_t *attributes, char *const argv[], char *const environment[]);
+
+/* ENOSYS is also what they give where the kernel has no pidfds. */
+static int none(int *pidfd, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
+                char *const *argv, char *const *environment)
+{
+    (void)pidfd, (void)path, (void)actions, (void)attributes, (void)argv, (void)environment;
+    return ENOSYS;
+}
+
+static spawner *libcs_pidfd_spawn(void)
+{
+    static spawner *found;
+    if (!found) {
+        spawner *libcs = (spawner *)dlsym(RTLD_NEXT, "pidfd_spawn");
+        found = libcs ? libcs : none;
+    }
+    return found;
+}
+
+EXPORT int pidfd_spawn(int *pidfd, const char *path, const posix_spawn_file_actions_t *actions,
+                       const posix_spawnattr_t *attributes, char *const argv[], char *const environment[])
+{
+    (void)ME;
+    return spawn(libcs_pidfd_spawn(), pidfd, path, actions, attributes, argv, environment);
+}
+
+EXPORT int pidfd_spawnp(int *pidfd, const char *file, const posix_spawn_file_actions_t *actions,
+                        const posix_spawnattr_t *attributes, char *const argv[], char *const environment[])
+{
+    (void)ME;
+    return spawn_in_path(libcs_pidfd_spawn(), pidfd, file, actions, attributes, argv, environment);
 }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -138,6 +139,31 @@ OP(spawn_many_actions)
             abort();
     R(ended(posix_spawn(&pid, "/bin/cat", &fa, NULL, (char *const[]){ "cat", NULL }, environ), &pid));
     cat("dir/f1");
+}
+static void spawn_by_numbers(const int *number)
+{
+    pid_t pid;
+    char script[200];
+    posix_spawn_file_actions_t fa;
+    posix_spawn_file_actions_init(&fa);
+    R(posix_spawn_file_actions_addopen(&fa, number[0], "a.txt", O_RDONLY, 0));
+    R(posix_spawn_file_actions_addopen(&fa, number[1], "dir/made", O_WRONLY | O_CREAT, 0644));
+    R(posix_spawn_file_actions_adddup2(&fa, number[0], 0));
+    R(posix_spawn_file_actions_addclose(&fa, number[0]));
+    R(posix_spawn_file_actions_addchdir_np(&fa, "dir"));
+    R(posix_spawn_file_actions_addopen(&fa, number[2], "f1", O_RDONLY, 0));
+    snprintf(script, sizeof script, "cat - <&0 >&%d; cat <&%d >&%d; test -e /dev/fd/%d || echo closed >&%d", number[1], number[2],
+             number[1], number[0], number[1]);
+    R(ended(posix_spawn(&pid, "/bin/sh", &fa, NULL, (char *const[]){ "sh", "-c", script, NULL }, environ), &pid));
+    posix_spawn_file_actions_destroy(&fa);
+    cat("dir/made");
+}
+OP(spawn_numbers) { spawn_by_numbers((int[]){ 3, 4, 5 }), spawn_by_numbers((int[]){ 9, 8, 7 }); }
+OP(spawn_few_descriptors)
+{
+    const struct rlimit few = { 12, 12 };
+    R(setrlimit(RLIMIT_NOFILE, &few));
+    spawn_by_numbers((int[]){ 3, 4, 5 }), spawn_by_numbers((int[]){ 9, 8, 7 });
 }
 OP(system) { fflush(stdout); R(system("echo sys > a.txt")); cat("a.txt"); R(system("exit 3") >> 8); R(system(NULL)); clearenv(); R(system("echo cleared > dir/f1")); cat("dir/f1"); }
 OP(popen) { FILE *f = popen("cat > a.txt", "w"); R(fputs("piped", f)); R(pclose(f)); cat("a.txt"); f = popen("cat a.txt; exit 4", "r"); char t[64] = ""; R(fgets(t, 64, f) != NULL); puts(t); R(pclose(f) >> 8); R(popen("x", "q") != NULL); }
