@@ -113,18 +113,21 @@ static void emit(struct lane *lane, struct channel *channel, const struct frame 
         put(lane, channel, &parcel, frame, left + (int64_t)channel->faults.delay + jitter);
 }
 
-/* Flips one bit of the packet, behind the hardware addresses. The checksum that the sender's
-   kernel left open is that of the right packet, so the receiver finds out. */
-static void corrupt(struct parcel *parcel, uint8_t *copy, uint64_t where)
+/* Flips one bit of the packet, where a checksum tells its receiver: not in the hardware addresses, and not in the
+   header of IPv6, which has none (RFC 8200, 8.1). The one that the sender's kernel left open is that of the right packet. */
+static void corrupt(const struct frame *frame, struct parcel *parcel, uint8_t *copy, uint64_t where)
 {
     const uint32_t length = parcel->headers_length + parcel->rest_length;
+    uint32_t from = ETH_HLEN;
     memcpy(copy, parcel->headers, parcel->headers_length);
     if (parcel->rest_length)
         memcpy(copy + parcel->headers_length, parcel->rest, parcel->rest_length);
     if (parcel->vnet.gso_type == VIRTIO_NET_HDR_GSO_NONE)
         frame_finish_checksum(copy, length, &parcel->vnet);
-    if (length > ETH_HLEN)
-        copy[ETH_HLEN + where / 8 % (length - ETH_HLEN)] ^= (uint8_t)(1 << where % 8);
+    if (frame->version == 6 && frame->transport < length)
+        from = frame->transport;
+    if (length > from)
+        copy[from + where / 8 % (length - from)] ^= (uint8_t)(1 << where % 8);
     parcel->headers = copy;
     parcel->whole = 0;
     parcel->headers_length = length < ETH_HLEN ? length : ETH_HLEN;
@@ -142,7 +145,7 @@ static void emit_special(struct lane *lane, struct channel *channel, const struc
     make_parcel(frame, i, 1, headers, &parcel);
     if (happens(fate, FATE_CORRUPT, faults->corrupt) && parcel.headers_length + parcel.rest_length <= sizeof copy) {
         lane->counts.corrupted++;
-        corrupt(&parcel, copy, fate_answer(fate, FATE_WHERE));
+        corrupt(frame, &parcel, copy, fate_answer(fate, FATE_WHERE));
     }
     const int twice = happens(fate, FATE_DUPLICATE, faults->duplicate);
     for (int times = 0; times <= twice; times++) {

@@ -107,6 +107,13 @@ def test_each_fault_does_what_it_says(see):
     assert seen["all lost"]
 
 
+def test_what_is_spoilt_is_found_out(see):
+    """The header of IPv6 has no checksum: of its packets one bit behind that is wrong, in each."""
+    seen = see("spoilt6")
+    assert seen["corrupted"] == len(seen["places"]) == 300
+    assert 14 + 40 <= min(seen["places"]) < max(seen["places"]) < 14 + 40 + 12
+
+
 def test_loss_takes_packets_out_of_large_frames(see):
     """Of what the sender left unsegmented single packets are lost; the rest has right numbers, flags and checksums."""
     seen = see("gso")

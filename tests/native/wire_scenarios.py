@@ -95,6 +95,18 @@ def faults(wire):
     return result
 
 
+def spoilt6(wire):
+    """Corrupt packets of IPv6 differ behind its header, which no checksum covers."""
+    wire.ask(START)
+    frames = [ip6(17, struct.pack("!HHHHI", 4000, 53, 12, 0, n)) for n in range(300)]
+    wire.set(rule(corrupt=1.0, seed=4))
+    places = [
+        [place for place, (x, y) in enumerate(zip(one, two, strict=True)) if x != y]
+        for one, two in zip(wire.through(frames), frames, strict=True)
+    ]
+    return {"places": [place for some in places for place in some], "corrupted": wire.counts()[1]["corrupted"]}
+
+
 def segments_of(frame, transport, size):
     """Return [sequence number or UDP length, IP id, flags, data] of each segment, and whether the frame is right."""
     flags, kind, _, mss, start, offset = VNET.unpack_from(frame)
