@@ -63,7 +63,7 @@ _BPF_ACT, _BPF_OPS_LEN, _BPF_OPS, _BPF_FLAGS = 1, 4, 5, 8
 _DIRECT = 1
 _STOLEN, _EGRESS_REDIRECT = 4, 1
 _YES = _INSTRUCTION.pack(0x06, 0, 0, 0xFFFFFFFF)  # BPF_RET: matches everything
-_ENOENT, _EEXIST, _ESRCH = 2, 17, 3
+_ENOENT, _ESRCH, _EEXIST, _ENODEV, _EINVAL = 2, 3, 17, 19, 22
 _ENODEV = 19  # of a plug that is gone with its host: nothing passes there
 
 
@@ -154,10 +154,14 @@ def way_to(packed: bytes, of: str) -> Request:
 
 
 def tell_neighbour(index: int, packed: bytes, mac: bytes, of: str) -> Request:
-    """Tell the hardware address of a neighbour that is being asked for; of one that is not known, nothing."""
+    """Tell the hardware address of a neighbour that is being asked for; of one that is not known, nothing.
+
+    Nor to a host that has no such interface any more, or no IPv6 at it: it has switched that off, or its MTU is below
+    1280 (EINVAL; net/ipv6/ndisc.c, ndisc_allow_add).
+    """
     family = _INET if len(packed) == 4 else _INET6  # noqa: PLR2004
     body = _NEIGHBOUR.pack(family, 0, 0, index, _STALE, 0, 0) + attribute(1, packed) + attribute(2, mac)
-    return Request(_NEWNEIGH, 0, body, "tell a hardware address to", of, (_ENOENT,))
+    return Request(_NEWNEIGH, 0, body, "tell a hardware address to", of, (_ENOENT, _EINVAL, _ENODEV))
 
 
 def clsact(plug: int, of: str) -> Request:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from _socket import AF_PACKET, SOCK_RAW, socket
 from typing import TYPE_CHECKING
 
+from pytest_poorcontainer.errors import LabError
 from pytest_poorcontainer.network import messages
 from pytest_poorcontainer.network.fabric import fabric_of
 from pytest_poorcontainer.network.greeting import greet
@@ -27,6 +29,7 @@ _FAR = (
 _BOTH_ENDS = 3
 _ALL_FRAMES = 0x0003  # ETH_P_ALL
 _SOL_PACKET, _IGNORE_OUTGOING = 263, 23  # linux/if_packet.h
+_SIOCGIFNAME, _IFREQ = 0x8910, struct.Struct("=16si20x")  # netdevice(7)
 
 
 class LinkSplice:
@@ -162,7 +165,7 @@ class LinkSplice:
                 host = None if port is None else port.node.host
                 if port is not None and host is not None:
                     made.append(socket(AF_PACKET, SOCK_RAW, 0, host.socket_fd(AF_PACKET, SOCK_RAW, 0)))
-                    made[-1].bind((port.name, CANARY_TYPE))
+                    made[-1].bind((_name_of(made[-1], port.index), CANARY_TYPE))
                     continue
                 # At the bridge's side; a port's frames are seen by who asks for all of them alone.
                 index = self.far + 1 if end == self._switch_end else self._cable.plug(0)
@@ -174,3 +177,14 @@ class LinkSplice:
             for one in made:
                 one.close()
             raise
+
+
+def _name_of(there: socket, index: int) -> str:
+    """Return what an interface is called in the network that a socket is of: its host may have given it a new name."""
+    from fcntl import ioctl  # noqa: PLC0415 - only for a wire
+
+    try:
+        found = ioctl(there, _SIOCGIFNAME, _IFREQ.pack(b"", index))
+    except OSError as error:
+        raise LabError("prove the wire", "", error.errno or 0, "its host has no such interface any more") from None
+    return found[:16].rstrip(b"\0").decode()

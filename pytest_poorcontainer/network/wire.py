@@ -68,6 +68,8 @@ class WireOverflow(PoorContainerError):
         )
         error = next((one.error for one in self.counts if one.refused), 0)
         cause = f"the kernel refused them ({os.strerror(error)})" if error else "it had no room for them"
+        if error == errno.ENOBUFS:
+            cause += ": their receiver was behind, or it has made the MTU of its interface less than the cable's"
         return (
             f"the wire between {' and '.join(self.names)} lost {lost} that no fault was to lose: {cause}; "
             "send less at a time, run fewer tests at once, or ask for less delay: what is under way needs room"
