@@ -16,17 +16,22 @@ if TYPE_CHECKING:
 
     Impaired = list[tuple[int, Cable, dict[str, Any]]]
 
-__all__ = ["load"]
+__all__ = ["build", "load", "start"]
 
 _OF_LINKS = ("vlan", "vlans", "mtu", "subnet", "subnet6", "addresses")
 _NOT_CONTAINER = ("sysctls", "start", "switch", "masquerade", "forward")
 
 
 def load(network: Network, found: Description) -> None:
-    """Build what a file says, in one go, then start its services.
+    """Build what a file says, in one go, then start its services. Raises as :func:`build` and :func:`start` do."""
+    build(network, found)
+    start(network, found)
 
-    Raises :class:`TopologyError`, and what building and starting raise, with where it stands in the file. A service
-    that does not start leaves the network as it is, for who wants to look at it.
+
+def build(network: Network, found: Description) -> None:
+    """Build what a file says, without services.
+
+    Raises :class:`TopologyError`, and what building raises, with where it stands in the file.
     """
     if not found.routes:
         network.compute_routes = False
@@ -41,6 +46,13 @@ def load(network: Network, found: Description) -> None:
     for number, cable, said in impaired:
         with found.at("links", number, "impair"):
             network.link_of(cable).impair(**said)
+
+
+def start(network: Network, found: Description) -> None:
+    """Start the services of what was built. Raises :class:`TopologyError`, and what ``Host.start()`` raises.
+
+    One that does not start leaves the network as it is, for who wants to look at it.
+    """
     for kind, tables in (("hosts", found.hosts), ("routers", found.routers)):
         for name, table in tables.items():
             for number, one in enumerate(table.get("start", ())):

@@ -4,11 +4,14 @@ import contextlib
 import shutil
 import signal
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
 from keeping import Keeping, lives
 from leftovers import mounts
+
+from pytest_poorcontainer import eventually
 
 TOPOLOGIES = Path(__file__).parents[1] / "unit" / "topologies"
 
@@ -53,6 +56,47 @@ def test_a_network_stands_until_it_is_told_to_end(keeping, file):
         _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, "")
     assert not lives(lab)
+    assert keeping.run("ps").stdout == "No containers are kept.\n"
+    assert not keeping.left()
+    assert not mounts() - before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_wait_for_a_service_too(keeping, file, number):
+    """Status 0 and no word of a service that was not ready in time; what was built by then is gone."""
+    word = uuid.uuid4().hex
+    file.write_text(f'[hosts.a]\nstart = [{{ argv = ["sh", "-c", "sleep 600; : {word}"], ready = 80 }}]\n')
+    process = keeping.start("up", str(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    eventually(lambda: bool(with_word(word)), timeout=30)
+    process.send_signal(number)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 0
+    eventually(lambda: not with_word(word), timeout=5)
+    assert not keeping.left()
+
+
+def with_word(word):
+    """Return the processes that have a word in their arguments."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if word.encode() in path.read_bytes():
+                found.append(path.parent.name)
+    return found
+
+
+def test_a_killed_command_leaves_nothing(keeping, file):
+    """Its network ends with it: no host is listed, no lab lives, no mount is there."""
+    before = mounts()
+    process = keeping.start("up", str(file), stdout=subprocess.PIPE)
+    for line in process.stdout:
+        if line == "Ctrl-C ends it.\n":
+            break
+    lab = int(keeping.names()[0].rpartition("-")[2])
+    assert lives(lab)
+    process.kill()
+    process.communicate(timeout=30)
+    eventually(lambda: not lives(lab), timeout=10)
     assert keeping.run("ps").stdout == "No containers are kept.\n"
     assert not keeping.left()
     assert not mounts() - before
