@@ -2,11 +2,13 @@
 
 import contextlib
 import functools
+import re
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from talk import told
 
 from pytest_poorcontainer import Container, LabError, Network, PoorContainerError, UsageError, eventually, machine
 from pytest_poorcontainer.lab import events
@@ -264,6 +266,51 @@ def test_a_nemesis_of_one_seed_makes_one_plan(network, capsys):
     for node in nodes:
         with node.listen(("", 80)):
             nodes[0].connect((node.ip, 80), timeout=0.9).close()
+
+
+def test_a_seed_makes_the_same_trouble_in_another_network(capsys):
+    """The faults come about in the same order among hosts of the same names, as the report's timeline has them."""
+
+    def trouble(seed):
+        with Network() as network:
+            network.lan(4)
+            began = time.time_ns()
+            with network.faults.nemesis(seed=seed, every=(0, 0.01), last=(0, 0.02)) as nemesis:
+                eventually(lambda: has_done(nemesis, 25), timeout=30)
+            first, *noted = [event.what for event in events.since(began)]
+        printed = re.search(r"nemesis: seed=(\d+) among n1, n2, n3, n4", capsys.readouterr().out)
+        assert first == printed[0]
+        return int(printed[1]), nemesis.plan(100), nemesis.log[:25], noted[:40]
+
+    drawn = trouble(None)
+    assert trouble(drawn[0]) == drawn
+    assert len(drawn[3]) == 40
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_nemesis_whose_block_is_left_by_an_error_undoes_all(network, seed):
+    """Whatever was in force: the error comes through, hosts answer, cables are up, without rules and without a wire."""
+    nodes = network.lan(4)
+    for node in nodes:
+        node.start(SERVER, ready=80)
+    before = [told(node, "ip", "-d", "addr", "show", "eth0") for node in nodes]
+
+    def fails():
+        with network.faults.nemesis(seed=seed, every=(0, 0), last=(0.0, 0.05)) as nemesis:
+            eventually(lambda: has_done(nemesis, 3 + seed), timeout=20)
+            raise ZeroDivisionError("the test's own")
+
+    with pytest.raises(ZeroDivisionError, match="the test's own"):
+        fails()
+    assert [(link.state, link.medium, link.rules(0), link.rules(1)) for link in network.links] == [
+        ("up", "veth", [], [])
+    ] * 4
+    for server in nodes:
+        for client in nodes:
+            with client.connect((server.ip, 80), timeout=5) as connection:
+                connection.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+                assert connection.recv(100).startswith(b"HTTP/1.0 200")
+    assert [told(node, "ip", "-d", "addr", "show", "eth0") for node in nodes] == before
 
 
 def has_done(nemesis, count):
