@@ -129,8 +129,11 @@ def _bridges(lab: Lab, plan: Plan, cable: Cable) -> list[Request]:
     requests = []
     for end in cable.ends:
         if isinstance(end, Switch) and cable.vlan not in end.bridges:
-            end.bridges[cable.vlan] = _BRIDGES + lab.new_link()
+            spare = fabric_of(lab).bridge()
+            end.bridges[cable.vlan] = _BRIDGES + lab.new_link() if spare is None else spare
             plan.bridges.append((end, cable.vlan))
+            if spare is not None:
+                continue
             # The largest: a bridge's own MTU is for what it sends itself, which is nothing.
             requests.append(messages.add_bridge(end.bridges[cable.vlan], 65535, end.name))
     return requests

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import errno
 import socket
+import struct
 import threading
 import time
 import weakref
@@ -14,7 +16,7 @@ from pytest_poorcontainer.network import messages
 from pytest_poorcontainer.network.netlink import Netlink, attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pytest_poorcontainer.lab import Lab
     from pytest_poorcontainer.network.netlink import Request
@@ -25,6 +27,7 @@ _UP = 6  # IF_OPER_UP, RFC 2863
 _LOCAL = 2  # RTN_LOCAL
 _PATIENCE = 2.0  # seconds; it takes some hundred microseconds
 _EAGER, _PAUSE = 20, 0.00005
+_SPARE = 8  # bridges of closed networks before it is looked whether the oldest is free
 
 _fabrics: weakref.WeakKeyDictionary[Lab, Fabric] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
@@ -37,6 +40,36 @@ class Fabric:
         """Get a netlink socket of the fabric of this lab."""
         self._netlink = Netlink(lab.fabric_socket(socket.AF_NETLINK, socket.SOCK_DGRAM, socket.NETLINK_ROUTE))
         self.lock = threading.RLock()
+        self._spare: collections.deque[int] = collections.deque()
+
+    def take_over(self, bridges: Iterable[int]) -> None:
+        """Keep the bridges of a network that was closed, for others: to remove one takes the kernel tens of ms."""
+        with self.lock:
+            self._spare.extend(bridges)
+
+    def bridge(self) -> int | None:
+        """Return a bridge that nobody has; None where there is none, or only a few: the kernel frees late.
+
+        It has no port any more: until the last host of its last network is freed, it is not handed out.
+        """
+        with self.lock:
+            if len(self._spare) < _SPARE:
+                return None
+            index = self._spare.popleft()
+            if not self._ports(index):
+                return index
+            self._spare.append(index)
+        return None
+
+    def _ports(self, bridge: int) -> int:
+        """Return how many ports a bridge has."""
+        masters = (
+            value
+            for _, body in self._netlink.dump(messages.ports_of(bridge))
+            for code, value in attributes(body, 16)
+            if code == messages.MASTER
+        )
+        return sum(value == struct.pack("=I", bridge) for value in masters)
 
     def send(self, requests: Sequence[Request]) -> list[tuple[int, bytes]]:
         """Do what they ask for, in order. Raises :class:`LabError` for the first that the kernel refuses."""

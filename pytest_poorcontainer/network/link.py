@@ -114,6 +114,16 @@ class Link(Way):
         return "veth" if self._impairments is None or self._impairments.carrier is None else "wire"
 
     @property
+    def spliced(self) -> bool:
+        """Whether a carrier is in it, or was when its hosts were closed: then its second plug is there still."""
+        return self._splice is not None and self._splice.spliced
+
+    def bridges(self) -> list[int]:
+        """Return the indexes of the bridges that it is plugged into, in the lab's fabric."""
+        cable = self.cable
+        return [end.bridges[cable.vlan] for end in cable.ends if isinstance(end, Switch) and cable.vlan in end.bridges]
+
+    @property
     def impairment(self) -> dict[str, Impairment]:
         """What happens to packets now, by the name of who sends them; nothing, when it is not impaired."""
         if self._impairments is None:

@@ -45,7 +45,7 @@ _INSTRUCTION = struct.Struct("=HBBI")
 
 _IFF_UP = 1
 _INET, _INET6 = 2, 10
-_ADDRESS, _IFNAME, _MTU, _MASTER, OPERSTATE, _LINKINFO = 1, 3, 4, 10, 16, 18
+_ADDRESS, _IFNAME, _MTU, MASTER, OPERSTATE, _LINKINFO = 1, 3, 4, 10, 16, 18
 _NET_NS_PID, _NUM_TX_QUEUES, _NUM_RX_QUEUES = 19, 31, 32
 _INFO_KIND, _INFO_DATA, _VETH_PEER, _MCAST_SNOOPING = 1, 2, 1, 23
 _EXT_MASK, _SKIP_STATS = 29, 8
@@ -90,7 +90,7 @@ def veth(
     kind = nest(_LINKINFO, text(_INFO_KIND, "veth"), nest(_INFO_DATA, attribute(_VETH_PEER, peer)))
     body = _info(plug) + text(_IFNAME, f"p{plug}") + size + kind
     if bridge is not None:
-        body += number(_MASTER, bridge)
+        body += number(MASTER, bridge)
     return Request(NEWLINK, CREATE | EXCL, body, "create the veth of", of)
 
 
@@ -109,12 +109,18 @@ def delete_link(index: int, of: str) -> Request:
 
 def master(index: int, bridge: int, of: str) -> Request:
     """Make an interface a bridge's port; with bridge 0 it is none any more."""
-    return Request(_SETLINK, 0, _info(index) + number(_MASTER, bridge), "make a port of a bridge for", of)
+    return Request(_SETLINK, 0, _info(index) + number(MASTER, bridge), "make a port of a bridge for", of)
 
 
 def set_up(index: int, of: str, *, up: bool = True) -> Request:
     """Set an interface up or down."""
     return Request(NEWLINK, 0, _info(index, _IFF_UP if up else 0, _IFF_UP), "bring up" if up else "take down", of)
+
+
+def ports_of(bridge: int) -> Request:
+    """Ask for the ports of a bridge. Kernels before 4.6 answer with all interfaces: look at who their MASTER is."""
+    body = _info(0) + number(MASTER, bridge) + number(_EXT_MASK, _SKIP_STATS)
+    return Request(_GETLINK, 0, body, "look for the ports of a bridge")
 
 
 def state(index: int, of: str) -> Request:

@@ -11,6 +11,7 @@ from pytest_poorcontainer.container.settings import Settings
 from pytest_poorcontainer.errors import PoorContainerError, UsageError
 from pytest_poorcontainer.network.between import Between
 from pytest_poorcontainer.network.building import FORWARDING, Plan, create, install_routes, rename, unwire, wire
+from pytest_poorcontainer.network.fabric import fabric_of
 from pytest_poorcontainer.network.faults import Faults
 from pytest_poorcontainer.network.gateway import ports_of, serve
 from pytest_poorcontainer.network.host import Host
@@ -439,9 +440,21 @@ class Network(Pairs):
                 ending[0].close_with(*ending[1:])
         finally:
             retire(hosts)
+            self._give_up_bridges()
             super().close()
         if wrong:
             raise wrong[0]
+
+    def _give_up_bridges(self) -> None:
+        """Let others have the bridges of our switches, but for those to which more is joined than hosts that end."""
+        with self._lock:
+            taken = {bridge for link in self.links if link.spliced for bridge in link.bridges()}
+            for link in self.links:
+                for end in link.cable.ends:
+                    if isinstance(end, Switch):
+                        alone = [one for vlan, one in end.bridges.items() if vlan not in end.together]
+                        fabric_of(link.lab).take_over(bridge for bridge in alone if bridge not in taken)
+                        end.bridges.clear()
 
     def __iter__(self) -> Iterator[Host]:
         """Return its hosts."""

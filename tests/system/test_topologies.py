@@ -12,9 +12,20 @@ from pathlib import Path
 import pytest
 from talk import peer, told
 
-from pytest_poorcontainer import Container, LabError, Network, PoorContainerError, Unavailable, UsageError, machine
+from pytest_poorcontainer import (
+    Container,
+    LabError,
+    Network,
+    PoorContainerError,
+    Unavailable,
+    UsageError,
+    eventually,
+    machine,
+)
 from pytest_poorcontainer.lab.client import Lab
 from pytest_poorcontainer.network import TopologyError
+from pytest_poorcontainer.network.fabric import fabric_of
+from pytest_poorcontainer.network.netlink import Request, attributes
 
 pytestmark = pytest.mark.skipif(
     not machine.fixtures_ready()["network"].works, reason=machine.fixtures_ready()["network"].reason
@@ -347,6 +358,45 @@ def test_a_picture_shows_hosts_cables_and_what_is_wrong_with_them(network):
     tree = ElementTree.fromstring(picture)
     assert len(tree.findall("{http://www.w3.org/2000/svg}line")) == 3
     assert not re.findall(r"(?:href|src|url)\b", picture)
+
+
+def fabric_interfaces(network):
+    """Return the names of all interfaces in the fabric: plugs p..., bridges b..."""
+    replies = fabric_of(network.links[0].lab)._netlink.dump(Request(18, 0, bytes(16), "list the interfaces"))
+    return [value.rstrip(b"\0").decode() for _, body in replies for code, value in attributes(body, 16) if code == 3]
+
+
+def test_bridges_of_closed_networks_are_used_again(network):
+    """When the kernel has freed the last host on them; not while one is in use. What they join is whole, and apart."""
+    network.lan(1)
+    before = {name for name in fabric_interfaces(network) if name.startswith("p")}
+
+    def settled():
+        assert not {name for name in fabric_interfaces(network) if name.startswith("p")} - before
+
+    counts = []
+    for number in range(12):
+        with Network() as other:
+            nodes = other.lan(3, mtu=9000 if number % 2 else None)
+            tagged = other.link("t", nodes.switch, vlan=5)
+            assert reach(nodes[0], nodes[2]) == [nodes[0].ip, nodes[0].ip6]
+            with pytest.raises(OSError, match="unreachable"):
+                nodes[0].connect((other["t"].ip, 80), timeout=STALLED)
+            if number % 2:
+                with nodes[1].socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+                    ear.bind((nodes[1].ip, 9))
+                    ear.settimeout(STALLED)
+                    with nodes[0].socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
+                        mouth.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER: no fragments
+                        mouth.sendto(bytes(8900), ear.getsockname())
+                    assert len(ear.recv(9000)) == 8900
+            with tagged.cut():
+                pass
+            used = {bridge for one in (network, other) for switch in one.switches for bridge in switch.bridges.values()}
+            assert len(used) == 3
+        eventually(settled, timeout=20)
+        counts.append(len([name for name in fabric_interfaces(network) if name.startswith("b")]))
+    assert len(set(counts[6:])) == 1, counts
 
 
 def test_the_fabric_is_not_seen_by_hosts(network):
