@@ -16,7 +16,7 @@ from pytest_poorcontainer.mirror.errors import BadConfig, MirrorError
 from pytest_poorcontainer.mirror.home import check_place
 from pytest_poorcontainer.mirror.plan import Limits
 from pytest_poorcontainer.mirror.rules import OURS, Rules
-from pytest_poorcontainer.mirror.sources.base import Access
+from pytest_poorcontainer.mirror.sources.base import FAR, USUAL, Access
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -108,8 +108,9 @@ class Config:
     def limited(self, mirror: Mirror, runs: int) -> Mirror:
         """Return a mirror with its share of the limits for all, when so many runs have to share them."""
         bandwidth = lowest(mirror.bandwidth, self.bandwidth and max(1, self.bandwidth // runs))
-        connections = lowest(mirror.connections, self.connections and max(1, self.connections // runs))
-        return dataclasses.replace(mirror, bandwidth=bandwidth, connections=connections)
+        share = self.connections and max(1, self.connections // runs)
+        own = mirror.connections or (USUAL if 0 < share < FAR else 0)
+        return dataclasses.replace(mirror, bandwidth=bandwidth, connections=lowest(own, share) if own else 0)
 
 
 def lowest(*limits: int) -> int:

@@ -206,15 +206,20 @@ def test_sizes_for_people(count, text):
 @pytest.mark.parametrize(
     ("site", "own", "runs", "bandwidth", "connections"),
     [
-        ("", "", 4, 0, 8),
+        ("", "", 4, 0, 0),
+        ("connections = 40", "", 4, 0, 8),
+        ("connections = 70", "", 4, 0, 0),
         ('bandwidth = "8K"\nconnections = 20', "", 4, 2048, 5),
-        ('bandwidth = "8K"\nconnections = 20', "", 1, 8192, 8),
+        ('bandwidth = "8K"\nconnections = 20', "", 1, 8192, 0),
         ("bandwidth = 8000", "bandwidth = 1000\nconnections = 3", 4, 1000, 3),
         ("connections = 2", "", 4, 0, 1),
     ],
 )
 def test_limits_for_all_are_shared(tmp_path, site, own, runs, bandwidth, connections):
-    """Each run gets its part of what [site] allows, and never more than its own limits allow."""
+    """Each run gets its part of what [site] allows, and never more than its own limits allow.
+
+    Whose own are not said may have 8 connections, or decide itself (0) where the part is enough for a far server's 16.
+    """
     path = tmp_path / "mirrors.toml"
     path.write_text(f"[site]\n{site}\n[mirror.one]\nsource = '/x'\ndest = '{tmp_path}/one'\n{own}\n")
     config = load(path)

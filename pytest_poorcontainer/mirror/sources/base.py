@@ -18,14 +18,20 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.mirror.staging import Stage
     from pytest_poorcontainer.mirror.tree import Tree
 
-__all__ = ["Access", "Opener", "Options", "Source", "Visitor", "check_family", "check_netrc"]
+__all__ = ["FAR", "USUAL", "Access", "Opener", "Options", "Source", "Visitor", "check_family", "check_netrc"]
+
+USUAL, FAR = 8, 16
+"""How many connections a run has if nobody says how many: in general, and by HTTP to a server that is far away."""
 
 
 @dataclass(kw_only=True)
 class Access:
-    """How to talk to a source. Times are seconds, ``bandwidth`` and ``min_rate`` bytes/s (0: no limit)."""
+    """How to talk to a source. Times are seconds, ``bandwidth`` and ``min_rate`` bytes/s (0: no limit).
 
-    connections: int = 8
+    ``connections`` 0 means that nobody has said how many: :data:`USUAL`, or up to :data:`FAR`.
+    """
+
+    connections: int = 0
     bandwidth: int = 0
     connect: float = 15.0
     idle: float = 60.0

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from pytest_poorcontainer.mirror.entries import FILE, UNRECOGNISED, Listing
 from pytest_poorcontainer.mirror.errors import BadConfig, SourceError
 from pytest_poorcontainer.mirror.plan import printable
-from pytest_poorcontainer.mirror.sources.base import check_family, check_netrc
+from pytest_poorcontainer.mirror.sources.base import USUAL, check_family, check_netrc
 from pytest_poorcontainer.mirror.sources.transfers import Outcome, Request, Transfers, load_pycurl
 from pytest_poorcontainer.mirror.staging import LARGE, Failure
 
@@ -43,6 +43,7 @@ class CurlSource:
     """A tree on a server, told by its URL."""
 
     protocol = ""
+    _far = USUAL
 
     def __init__(self, url: str, options: Options) -> None:
         """Check the URL, and connect to nothing yet. Raises :class:`BadConfig`."""
@@ -58,7 +59,7 @@ class CurlSource:
         self.url = without_credentials(urlunsplit((parts.scheme, parts.netloc, path, "", "")))
         self._options = options
         self._pycurl = load_pycurl()
-        self._transfers = Transfers(options, self._set_up)
+        self._transfers = Transfers(options, self._set_up, self._far)
         self._visitor: Visitor | None = None
         self._offset: float | None = None
         self._held: list[tuple[str, Listing]] = []

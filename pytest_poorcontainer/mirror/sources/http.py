@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from pytest_poorcontainer.mirror.errors import SourceError
+from pytest_poorcontainer.mirror.sources.base import FAR
 from pytest_poorcontainer.mirror.sources.curl import CurlSource
 from pytest_poorcontainer.mirror.sources.transfers import Outcome, Request
 
@@ -29,6 +30,8 @@ def open_url(url: str, options: Options) -> Source:
 
 class HttpSource(CurlSource):
     """A tree that a web server shows as pages."""
+
+    _far = FAR  # FTP servers count the sessions of an address more strictly
 
     def _set_up(self, curl: Any) -> None:
         pycurl = self._pycurl

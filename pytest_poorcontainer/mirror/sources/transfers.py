@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import io
 import itertools
+import math
 import os
 import re
 import time
@@ -12,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pytest_poorcontainer.mirror.errors import MirrorError, NotAllowed, Unreachable
+from pytest_poorcontainer.mirror.sources.base import USUAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +38,8 @@ _FTP = {450: "broken", 550: "gone", 553: "gone"}
 _FULL_HOUSE = re.compile(rb"530.*\b(?:too many|maximum|limit|later)\b", re.IGNORECASE)
 """A refusal that is of the number of users and not of this one: ProFTPD, wu-ftpd and IIS have no 421 for it."""
 _LIMITED = 64 << 10
+_DISTANCE, _ANSWERS = 0.005, 32
+"""A server is far away if none of so many answers has begun within these seconds after its request."""
 _LARGEST_LISTING = 256 << 20  # bytes; libcurl gives up on more, before 8.4 only if the server says so beforehand
 
 
@@ -167,9 +171,13 @@ class _Slot:
 
 
 class Transfers:
-    """Runs requests, up to ``options.connections`` at a time over as many connections, which it keeps."""
+    """Runs requests, up to ``options.connections`` at a time over as many connections, which it keeps.
 
-    def __init__(self, options: Options, setup: Callable[[Any], None]) -> None:
+    Where those are not said, they are :data:`~..sources.base.USUAL`, and ``far`` once it is known that the server is
+    far away: then a connection does little but wait for the next answer to begin.
+    """
+
+    def __init__(self, options: Options, setup: Callable[[Any], None], far: int = USUAL) -> None:
         """``setup`` prepares a fresh handle for this kind of server."""
         self._pycurl = load_pycurl()
         self._options = options
@@ -177,10 +185,12 @@ class Transfers:
         self._multi = self._pycurl.CurlMulti()
         self._came = 0  # bytes that were handed on, over all of them
         self._due = 0.0
-        self._slots = [_Slot(self._pycurl.Curl()) for _ in range(max(1, options.connections))]
-        self._multi.setopt(self._pycurl.M_MAXCONNECTS, len(self._slots) + 2)
-        self._by_handle = {slot.curl: slot for slot in self._slots}
-        self._free = list(self._slots)
+        self._slots: list[_Slot] = []
+        self._by_handle: dict[Any, _Slot] = {}
+        self._free: list[_Slot] = []
+        self._provide(options.connections or USUAL)
+        self._far = 0 if options.connections or options.bandwidth else far
+        self._answers, self._soonest = 0, math.inf
         self._ready: deque[Request] = deque()
         self._later: list[tuple[float, int, Request]] = []
         self._ended: list[tuple[Request, Outcome]] = []
@@ -189,6 +199,26 @@ class Transfers:
         self.succeeded = 0
         self._exhausted = False
         self._hung, self._hung_at = 0, -1  # how many have hung since the last byte, and at which that was
+
+    def _provide(self, count: int) -> None:
+        """Have so many handles, and as many connections kept."""
+        more = [_Slot(self._pycurl.Curl()) for _ in range(count - len(self._slots))]
+        self._slots += more
+        self._free += more
+        self._by_handle.update((slot.curl, slot) for slot in more)
+        self._multi.setopt(self._pycurl.M_MAXCONNECTS, count + 2)
+
+    def _look_how_far(self, curl: Any) -> None:
+        """Take more connections when none of the first answers has begun soon; decided once, by the soonest of them."""
+        begun = curl.getinfo(self._pycurl.STARTTRANSFER_TIME) - curl.getinfo(self._pycurl.PRETRANSFER_TIME)
+        self._soonest = min(self._soonest, begun)
+        self._answers += 1
+        if self._soonest < _DISTANCE:
+            self._far = 0
+        elif self._answers == _ANSWERS:
+            self._options.log(f"the server is {self._soonest * 1000:.0f} ms away: {self._far} connections from now on")
+            self._provide(self._far)
+            self.allowed, self._far = self._far, 0
 
     def close(self) -> None:
         """Close all connections. Idempotent."""
@@ -329,6 +359,8 @@ class Transfers:
             left, good, bad = self._multi.info_read()
             found = found or bool(good or bad)
             for curl in good:
+                if self._far:
+                    self._look_how_far(curl)
                 self._finish(self._by_handle[curl], 0, "")
             for curl, number, text in bad:
                 self._finish(self._by_handle[curl], number, text)
@@ -401,6 +433,7 @@ class Transfers:
         busy = outcome.kind == "busy"
         if busy and self.allowed > 1:
             self.allowed -= 1
+            self._far = 0
             self._options.log(f"the server is busy ({outcome.reason}): {self.allowed} connections from now on")
             request.attempts -= 1
         if request.attempts > self._options.retries:
