@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import gc
 import json
 import os
@@ -49,19 +50,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _width() -> int:
+    """Return the width of a help. argparse finds it out for each argument anew, by shutil with all its compressors."""
+    columns = os.environ.get("COLUMNS", "")
+    try:
+        return int(columns) if columns.isdigit() else os.get_terminal_size().columns
+    except OSError:
+        return 80
+
+
 def _parser() -> argparse.ArgumentParser:
+    formatter = functools.partial(argparse.HelpFormatter, width=_width() - 2)
     statuses = "; ".join(f"{number} {meaning}" for number, meaning in STATUSES.items())
     parser = argparse.ArgumentParser(
         prog="poor-mirror",
         description="Keeps mirrors in step with their sources, and shows how they are.",
         epilog=f"Exit status: {statuses}.",
+        formatter_class=formatter,
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"./{_CONFIG} or {_SYSTEM} unless it is named")
     # Without prog a formatter is made to find it out, which wants to know the width of the terminal.
     commands = parser.add_subparsers(metavar="COMMAND", required=True, prog=parser.prog)
 
     def command(name: str, execute: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
+        added = commands.add_parser(name, help=text, description=text, formatter_class=formatter)
         added.set_defaults(execute=execute)
         return added
 

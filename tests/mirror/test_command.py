@@ -109,6 +109,27 @@ def test_json_lines(site):
     assert (lines[-1]["event"], lines[-1]["state"], lines[-1]["added"]) == ("result", "ok", 12)
 
 
+def test_a_copy_without_changes_loads_no_compressors(tmp_path):
+    """It takes little longer than to start; shutil, with all that it can unpack, is not needed."""
+    (tmp_path / "source").mkdir()
+    program = (
+        "import sys; from pytest_poorcontainer.cli.poor_mirror import main; "
+        "main(['copy', 'source', 'copy', '--quiet']); print(sorted({'shutil', 'bz2', 'lzma'} & set(sys.modules)))"
+    )
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("columns", "lines"), [("40", 2), ("200", 1)])
+def test_the_help_is_as_wide_as_the_terminal(columns, lines):
+    """As COLUMNS says, or else the terminal."""
+    argv = [sys.executable, "-m", "pytest_poorcontainer.cli.poor_mirror", "release", "--help"]
+    done = subprocess.run(argv, env={**os.environ, "COLUMNS": columns}, capture_output=True, text=True, check=True)
+    text = done.stdout.partition("\n\n")[2].partition("\n\n")[0]
+    assert len(text.splitlines()) == lines
+
+
 def test_copy(site):
     """No configuration: one source, one destination, the same guards."""
     assert poor_mirror("copy", "source", "there", "--exclude", "f1*", cwd=site).returncode == 0
