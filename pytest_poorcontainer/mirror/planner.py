@@ -75,11 +75,12 @@ class Planner:
             return []
         for note in listing.notes:
             self.plan.problems.append(f"{printable(path) or 'the top'}: {note}")
-        there = self._tree.scan(path)
+        fresh = path.rpartition("/")[0] in self._fresh  # nothing can lie there yet
+        there = {} if fresh else self._tree.scan(path)
         if path:
             self.plan.listed["directories"] += 1
             if not there:  # what something lies in is a directory
-                self._make(path)
+                self._make(path, fresh=fresh)
         names = self._unchanged(path, listing, there)
         below = []
         left = (one for one in listing.entries if one.name not in names) if len(names) < len(listing.entries) else ()
@@ -154,12 +155,7 @@ class Planner:
             return
         fresh = path.rpartition("/")[0] in self._fresh  # nothing can lie there yet
         if entry.kind == DIRECTORY:
-            if fresh:
-                self.plan.directories.append(path)
-            else:
-                self._make(path)
-            if fresh or self.plan.directories[-1:] == [path]:
-                self._fresh.add(path)
+            self._make(path, fresh=fresh)
             return
         local = None if fresh else self._tree.look(path)
         if local is not None and local.kind == DIRECTORY:
@@ -194,12 +190,14 @@ class Planner:
                 plan.leave(path)
         return plan
 
-    def _make(self, path: str) -> None:
-        found = self._tree.look(path)
-        if found is None:
-            self.plan.directories.append(path)
-        elif found.kind != DIRECTORY:
-            self.plan.directories.append(path)
+    def _make(self, path: str, *, fresh: bool) -> None:
+        """Plan a directory, if there is none; ``fresh`` tells that the one that it is in is only planned, too."""
+        found = None if fresh else self._tree.look(path)
+        if found is not None and found.kind == DIRECTORY:
+            return
+        self.plan.directories.append(path)
+        self._fresh.add(path)
+        if found is not None:
             self.plan.displaced.add(path)
             self.plan.deletions.append(Deletion(path, found.kind, found.size, path.rpartition("/")[0]))
 

@@ -7,7 +7,6 @@ refuses it, each component is opened by itself with O_NOFOLLOW.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -122,12 +121,13 @@ class Tree:
 
     def make(self, path: str) -> int:
         """Make a directory with its parents, where they are missing; return a descriptor as :meth:`directory` does."""
-        with contextlib.suppress(FileNotFoundError):
+        if not path or path in self._open:
             return self.directory(path)
         parent, name = split(path)
-        above = self.make(parent)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o755, dir_fd=above)
+        try:
+            os.mkdir(name, 0o755, dir_fd=self.make(parent))
+        except FileExistsError:
+            return self.directory(path)
         fd = self.directory(path)
         os.fchmod(fd, 0o755)
         return fd

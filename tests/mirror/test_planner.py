@@ -112,6 +112,25 @@ def test_a_directory_without_changes_is_read_once(tmp_path, monkeypatch):
     }
 
 
+def test_nothing_is_looked_for_in_a_directory_that_is_not_there(tmp_path, monkeypatch):
+    """Neither while a new tree is planned, but for its top, nor while its directories are made."""
+    asked = []
+    resolve = Tree._resolve
+    monkeypatch.setattr(Tree, "_resolve", lambda self, path: asked.append(path) or resolve(self, path))
+    with Tree(tmp_path) as tree:
+        planner = Planner(tree, Mirror("x").rules(), Mirror("x").layout())
+        for path in ("a", "a/b", "a/b/c"):
+            planner.found(path, Listing(entries=[Entry("f", FILE, 3, WHEN)]))
+        assert planner.plan.directories == ["a", "a/b", "a/b/c"]
+        assert len(planner.plan.fetches) == 3
+        assert asked == ["a"]
+        asked.clear()
+        for path in planner.plan.directories:
+            tree.make(path)
+        assert asked == ["a", "a/b", "a/b/c"]
+    assert (tmp_path / "a/b/c").is_dir()
+
+
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_what_is_ours_in_a_source_means_no_update(profile):
     """A mirror of a mirror: the first one's manifest is no sign that it is being updated, nor an index."""
