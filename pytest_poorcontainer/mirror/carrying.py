@@ -58,11 +58,12 @@ class Carrying:
         self.stage.displaced = set(self.plan.displaced)
         for path in self.plan.directories:
             self.stage.directory(path)
-        vouching = [want for want in self.plan.fetches if posixpath.basename(want.path) in sums.NAMES]
-        if vouching:
-            self._source.fetch(vouching, self.stage)
-        known = {want.path for want in vouching}
-        if self.plan.sums != set():
+        known: set[str] = set()
+        if self.plan.sums != set():  # else the source has none that could vouch for anything
+            vouching = [want for want in self.plan.fetches if posixpath.basename(want.path) in sums.NAMES]
+            if vouching:
+                self._source.fetch(vouching, self.stage)
+            known = {want.path for want in vouching}
             self._expect({want.path for want in self.plan.fetches} - known)
         self._fetch(want for want in self.plan.fetches if want.stage == DATA and want.path not in known)
         self._fetch(want for want in self.plan.fetches if want.stage == INDEX and want.path not in known)

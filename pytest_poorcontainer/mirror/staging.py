@@ -165,7 +165,7 @@ class Incoming:
 def _write(fd: int, chunks: Sequence[bytes | memoryview]) -> None:
     """Write all of these; a short write (the disk is nearly full) goes on with the rest."""
     written = os.writev(fd, chunks)
-    if written == sum(map(len, chunks)):
+    if written == (len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))):
         return
     left = memoryview(b"".join(chunks))[written:]
     while left:
