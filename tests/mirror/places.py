@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -123,6 +124,13 @@ def in_url(address):
     return f"[{address}]" if ":" in address else address
 
 
+def end_children(pid):
+    """Kill the processes that serve the connections of a daemon."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def rsyncd(found, address="127.0.0.1", password=None, more=""):
     """Serve by rsync; yield the URL."""
@@ -140,6 +148,7 @@ def rsyncd(found, address="127.0.0.1", password=None, more=""):
     if os.geteuid() == 0:  # it is to be bound by permissions as everybody else
         argv = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *argv]
     with subprocess.Popen(argv) as process:
+        found.cut = lambda: end_children(process.pid)
         try:
             end = time.monotonic() + 10
             while True:

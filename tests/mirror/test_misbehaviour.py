@@ -309,13 +309,15 @@ def test_one_that_hangs_is_left_out(served, hangs):
     assert ("d1/f6.bin" in served.tree()) == (hangs == "d1")
 
 
-@over_http
+@pytest.mark.parametrize("served", LISTED, indirect=True)
 def test_a_connection_that_is_closed_behind_our_back(served):
-    """Keep-alive that was no promise costs nothing (row 37)."""
+    """A connection that was to be kept costs nothing, first and while comparing: no byte comes twice (row 37)."""
     served.fill()
     served.faults({"kind": "drop"})
     assert served.sync(retries=0).state == "ok"
     assert served.tree() == served.tree(served.source)
+    result = served.sync(retries=0)
+    assert (result.state, result.fetched) == ("ok", 0)
 
 
 @pytest.mark.parametrize("served", FTP, indirect=True)
@@ -404,9 +406,9 @@ def test_what_is_excluded_keeps_its_directory(served):
     assert not (served.dest / "gone/a").exists()
 
 
-@pytest.mark.parametrize("served", ["file", "nginx", "ftp"], indirect=True)
+@pytest.mark.parametrize("served", ["file", *SCRIPTED], indirect=True)
 def test_directories_without_end_are_bounded(served):
-    """A tree that is deeper than any archive is followed so far, and no further (rows 16, 34)."""
+    """A tree deeper than any archive is followed so far; rsync shows links, and so no loop (rows 16, 34)."""
     served.put("/".join("d" for _ in range(70)) + "/f")
     result = served.sync()
     assert result.state == "partial"
@@ -414,7 +416,7 @@ def test_directories_without_end_are_bounded(served):
     assert max(path.count("/") for path in served.tree()) <= 64
 
 
-@pytest.mark.parametrize("served", ["nginx", "ftp", "file"], indirect=True)
+@pytest.mark.parametrize("served", ["file", *SCRIPTED, "rsync"], indirect=True)
 def test_a_directory_with_thousands_of_names(served):
     """Thousands of names in one directory are one listing, and one plan (row 34)."""
     for number in range(3000):

@@ -206,3 +206,74 @@ def test_one_that_is_too_slow(served):
     assert served.sync(min_rate=5_000_000, idle=1, retries=0).state in {"partial", "failed"}
     assert time.monotonic() - began < 8
     assert served.tree()["f"] == b"old"
+
+
+@over_all
+@pytest.mark.parametrize("size", [5000, 3_000_000])
+def test_a_file_that_shrinks_after_it_was_listed(served, size):
+    """What came is never published in the place of what was listed: the old file or a whole new one (row 5)."""
+    served.put("f", b"old" * 100, age=5000)
+    assert served.sync().state == "ok"
+    served.put("f", os.urandom(size), age=50)
+    shrunk = b"short"
+    changed = []
+
+    def tell(told):
+        if told["phase"] == "fetch" and not changed:
+            changed.append(served.put("f", shrunk, age=10))
+
+    result = served.sync(tell=tell, retries=0)
+    assert changed
+    assert result.state in {"ok", "partial"}
+    assert served.tree()["f"] in {b"old" * 100, shrunk}
+    assert served.sync().state == "ok"
+    assert served.tree()["f"] == shrunk
+
+
+@over_all
+def test_a_top_that_is_gone(served):
+    """Is an error of the source, and no empty one (row 10)."""
+    served.fill(5)
+    assert served.sync().state == "ok"
+    before = served.tree()
+    gone = served.source.rename(served.base / "gone")
+    result = served.sync(retries=0)
+    assert (result.state, result.status) == ("failed", 6), result.reason
+    assert served.tree() == before
+    gone.rename(served.source)
+    assert served.sync().state == "ok"
+
+
+@pytest.mark.parametrize("served", ["ftp", "ftp-list"], indirect=True)
+@pytest.mark.parametrize("code", [421, 425, 426, 450, 451, 500, 530, 550])
+def test_replies_of_ftp_at_the_top(served, code):
+    """Whatever is said in place of the listing of the top, nothing is deleted (row 10)."""
+    served.fill(5)
+    assert served.sync().state == "ok"
+    before = served.tree()
+    served.faults({"kind": "error", "path": "", "code": code})
+    result = served.sync(retries=0)
+    assert (result.state, result.status) in {("failed", 6), ("failed", 9)}, result.reason
+    assert served.tree() == before
+
+
+@with_rsync
+def test_an_rsync_server_that_dies_within_a_file(served):
+    """The old file stays until the whole new one is there, and the next run goes on (row 5)."""
+    served.put("f", b"old" * 100, age=5000)
+    served.put("g", b"g")
+    assert served.sync().state == "ok"
+    content = os.urandom(3_000_000)
+    served.put("f", content, age=50)
+
+    def tell(told):
+        if told["phase"] == "fetch":
+            partial = list((served.dest / ".poor-mirror/incoming").rglob(".f.*"))
+            if partial and partial[0].stat().st_size > 100_000:
+                served.cut()
+
+    result = served.sync(tell=tell, retries=0, bandwidth=500_000)
+    assert (result.state, result.status) == ("failed", 6), result.reason
+    assert served.tree() == {"f": b"old" * 100, "g": b"g"}
+    assert served.sync().state == "ok"
+    assert served.tree() == {"f": content, "g": b"g"}

@@ -70,7 +70,9 @@ def _remedy(reason: str) -> str:
 class Request:
     """One thing to ask for. ``arrange`` sets a handle up; bytes go to ``data``, the end of it to ``finished``."""
 
-    __slots__ = ("again", "alike", "arrange", "attempts", "body", "data", "finished", "header", "seen", "tag", "url")
+    __slots__ = (
+        "again", "alike", "arrange", "attempts", "body", "data", "finished", "header", "seen", "stale", "tag", "url"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -99,6 +101,7 @@ class Request:
         self.alike = alike
         self.attempts = 0
         self.seen = 0
+        self.stale = False  # its last attempt was over a connection that had been closed meanwhile
 
 
 class Outcome:
@@ -289,13 +292,14 @@ class Transfers:
         slot.request = request
         slot.error, slot.full = None, False
         last = request.attempts > 1 and request.attempts > self._options.retries
-        alike = "" if last else request.alike
+        fresh = last or request.stale
+        alike = "" if fresh else request.alike
         if not alike or alike != slot.alike:
             slot.curl.reset()
             self._prepare(slot)
             if request.data is None:
                 slot.curl.setopt(self._pycurl.MAXFILESIZE_LARGE, _LARGEST_LISTING)
-            if last:  # a connection that was kept tells little about the server
+            if fresh:  # a connection that was kept tells little about the server
                 slot.curl.setopt(self._pycurl.FRESH_CONNECT, 1)
             if request.header is not None or not self.succeeded:
                 slot.curl.setopt(self._pycurl.HEADERFUNCTION, slot.header)
@@ -396,7 +400,9 @@ class Transfers:
         outcome = Outcome(kind, code, text or f"the server answers {code}", mtime, "")
         if request.data is None:
             outcome.url = curl.getinfo(self._pycurl.EFFECTIVE_URL)
-        if kind in {"lost", "cut", "busy", "broken"} and self._again(request, outcome, curl):
+        if kind in {"lost", "cut", "busy", "broken"} and (
+            self._kept(request, outcome, curl) or self._again(request, outcome, curl)
+        ):
             return
         if kind == "denied" and not self.succeeded:
             raise NotAllowed(f"the source refuses us: {outcome.reason}; look at user, password and certificate")
@@ -423,6 +429,15 @@ class Transfers:
         }:  # fmt: skip
             return "refused"
         return "lost"
+
+    def _kept(self, request: Request, outcome: Outcome, curl: Any) -> bool:
+        """Ask at once anew where a connection that was kept has been closed behind our back: that was no attempt."""
+        if outcome.kind != "cut" or outcome.code or request.stale or curl.getinfo(self._pycurl.NUM_CONNECTS):
+            return False
+        request.stale = True
+        request.attempts -= 1
+        self._ready.appendleft(request)
+        return True
 
     def _again(self, request: Request, outcome: Outcome, curl: Any) -> bool:
         """Ask once more later, if there is an attempt left. Raises :class:`Unreachable` when nothing came meanwhile.

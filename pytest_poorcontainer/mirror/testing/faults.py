@@ -28,7 +28,7 @@ KINDS = {
     "redirect": "HTTP's answer sends elsewhere: `to`, a path or a URL",
     "bare": "neither Last-Modified nor ETag",
     "early": "FTP's 226 comes in one packet with 150, before the bytes",
-    "drop": "the connection is closed after each answer, though it was promised to stay",
+    "drop": "the connection is closed after each answer (FTP: each transfer), though it was promised to stay",
 }
 """The kinds of fault, and what they do."""
 

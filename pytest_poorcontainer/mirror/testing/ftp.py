@@ -19,6 +19,7 @@ __all__ = ["FtpServer"]
 
 _PATIENCE = 10.0
 _HALF_YEAR = 180 * 86400
+_TRANSFERS = {"MLSD", "LIST", "RETR"}
 _BEFORE_LOGIN = {"USER", "PASS", "FEAT", "AUTH"}
 
 
@@ -85,6 +86,8 @@ class _Session(socketserver.StreamRequestHandler):
                 self.say("530 log in first")
             else:
                 method(argument)
+                if verb in _TRANSFERS and self.server.served.faults.find("drop", ""):
+                    return
 
     def where(self, argument: str) -> str:
         """Return an argument as a path relative to the top."""
