@@ -468,13 +468,17 @@ def test_a_disk_that_becomes_full_under_rsync(served, code):
     assert "No space left" in result.reason
 
 
-@web
-def test_interpretation_of_limits(served):
-    """A bandwidth limit slows a run down: half a megabyte at a megabyte per second takes its time."""
-    served.put("f", os.urandom(600_000))
+@over_two
+@pytest.mark.parametrize("sizes", [[800_000], [100_000] * 8, [700_000, *[5000] * 20]])
+def test_interpretation_of_limits(served, sizes):
+    """A limit of the bandwidth is for all connections together, and a transfer that is alone has all of it."""
+    for number, size in enumerate(sizes):
+        served.put(f"f{number}", os.urandom(size))
     began = time.monotonic()
-    assert served.sync(bandwidth=500_000, connections=1).state == "ok"
-    assert time.monotonic() - began > 0.5
+    assert served.sync(bandwidth=400_000, connections=8).state == "ok"
+    took = time.monotonic() - began
+    assert took > 0.8 * sum(sizes) / 400_000
+    assert took < 10  # an eighth of the limit for each would be 14 s for the largest
 
 
 def test_copies_do_not_share_bytes_with_their_source(tmp_path, make_place):

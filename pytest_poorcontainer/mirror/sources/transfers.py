@@ -200,6 +200,7 @@ class Transfers:
         self._order = itertools.count()
         self.allowed = len(self._slots)
         self.succeeded = 0
+        self._debt, self._paid, self._billed = 0.0, time.monotonic(), 0  # what has come too fast
         self._exhausted = False
         self._hung, self._hung_at = 0, -1  # how many have hung since the last byte, and at which that was
 
@@ -252,6 +253,8 @@ class Transfers:
                 self._drain()
                 if not self._collect():  # a handle that is free is used at once, not after the next byte of another
                     self._wait()
+                if self._options.bandwidth:
+                    self._throttle()
                 self._options.tick()
         except BaseException:
             self._abort()
@@ -281,6 +284,21 @@ class Transfers:
             self._exhausted = False
             self._begin(self._free.pop(), request)
         return len(self._free) < len(self._slots) or bool(self._ready or self._later or self._ended)
+
+    def _throttle(self) -> None:
+        """Wait until what has come is within the bandwidth, which is for all transfers together.
+
+        libcurl limits each of them alone, to all of it: so one has all that the others leave. What it allows cannot be
+        changed meanwhile: each change lets it take a second's worth at once.
+        """
+        now, came = time.monotonic(), self._came + sum(slot.sink.tell() for slot in self._slots)
+        saved = _STEP * self._options.bandwidth  # at most, of what was not used a moment ago
+        self._debt = max(-saved, self._debt - (now - self._paid) * self._options.bandwidth) + came - self._billed
+        self._paid, self._billed = now, came
+        end = now + self._debt / self._options.bandwidth
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _STEP))
+            self._options.tick()
 
     def _begin(self, slot: _Slot, request: Request) -> None:
         if request.attempts:
@@ -318,8 +336,7 @@ class Transfers:
         curl.setopt(pycurl.LOW_SPEED_LIMIT, max(1, options.min_rate))
         curl.setopt(pycurl.LOW_SPEED_TIME, max(1, round(options.idle)))
         if options.bandwidth:
-            share = max(1, options.bandwidth // len(self._slots))
-            curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, share)
+            curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, options.bandwidth)
             curl.setopt(pycurl.SOCKOPTFUNCTION, _small_buffer)
         if options.ip:
             version = pycurl.IPRESOLVE_V4 if options.ip == 4 else pycurl.IPRESOLVE_V6  # noqa: PLR2004 - of IP
