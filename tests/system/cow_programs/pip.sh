@@ -3,6 +3,7 @@
 export PIP_CONFIG_FILE=/dev/null PIP_NO_INDEX=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 unset PYTHONDONTWRITEBYTECODE
 export PIP_ROOT_USER_ACTION=ignore PIP_QUIET=1 TMPDIR="$PWD/t"
+export HOME="$PWD/t" PATH=/usr/bin:/bin  # it asks rustc for its version, which may be a program that writes at home
 export SOURCE_DATE_EPOCH=1000000000  # bytecode then has no times in it (py_compile)
 mkdir -p t app/app library
 cat > library/backend.py <<'X'
