@@ -11,7 +11,8 @@ from pytest_poorcontainer.mirror.entries import FILE, UNRECOGNISED, Listing
 from pytest_poorcontainer.mirror.errors import BadConfig, SourceError
 from pytest_poorcontainer.mirror.plan import printable
 from pytest_poorcontainer.mirror.sources.base import USUAL, check_family, check_netrc
-from pytest_poorcontainer.mirror.sources.transfers import Outcome, Request, Transfers, load_pycurl
+from pytest_poorcontainer.mirror.sources.request import Outcome, Request
+from pytest_poorcontainer.mirror.sources.transfers import Transfers, load_pycurl
 from pytest_poorcontainer.mirror.staging import LARGE, Failure
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_poorcontainer.mirror.errors import SourceError
 from pytest_poorcontainer.mirror.listings.ftp import parse_list, parse_mlsd
 from pytest_poorcontainer.mirror.sources.curl import CurlSource
-from pytest_poorcontainer.mirror.sources.transfers import Outcome, Request
+from pytest_poorcontainer.mirror.sources.request import Outcome, Request
 
 if TYPE_CHECKING:
     from pytest_poorcontainer.mirror.entries import Entry, Listing

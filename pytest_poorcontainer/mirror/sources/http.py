@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from pytest_poorcontainer.mirror.errors import SourceError
 from pytest_poorcontainer.mirror.sources.base import FAR
 from pytest_poorcontainer.mirror.sources.curl import CurlSource
-from pytest_poorcontainer.mirror.sources.transfers import Outcome, Request
+from pytest_poorcontainer.mirror.sources.request import Outcome, Request
 
 if TYPE_CHECKING:
     from pytest_poorcontainer.mirror.entries import Entry, Listing
