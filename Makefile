@@ -51,7 +51,7 @@ bench: build .venv/.bench
 
 sanitize: build
 	@$(MAKE) --no-print-directory -s -C preload SAN=1 OUT=$(CURDIR)/build/sanitize
-	POOR_CONTAINER_NATIVE=$(CURDIR)/build/sanitize $(PYTEST) tests/native $(ARGS)
+	COW_EXAMPLES=$${COW_EXAMPLES:-200} POOR_CONTAINER_NATIVE=$(CURDIR)/build/sanitize $(PYTEST) tests/native $(ARGS)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis pytest_poorcontainer/_native

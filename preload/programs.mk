@@ -13,6 +13,7 @@ LDFLAGS := -pthread -Wl,--gc-sections -Wl,-z,relro,-z,now
 # For a build that finds our own errors while the native tests run; such programs are never static. (With sanitizers
 # gcc 12 sees overflows where a pointer into a buffer is also the address of its first struct.)
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-stringop-overflow
-# A library that exports what it marks, or the names of its map, alone. (AddressSanitizer wants to be the first library of a program.)
+# A library that exports what it marks, or the names of its map, alone. Those with a table are built with all of SANITIZE, for
+# which tests put AddressSanitizer's own library in front of them; others, which go into containers, without AddressSanitizer.
 LIBRARY := -fPIC -shared -Wl,-z,defs
 SANITIZE_LIBRARY := -fsanitize=undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-stringop-overflow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -71,6 +72,20 @@ def config(*trees: dict[str, object], **head: str) -> bytes:
     return b"".join(record + b"\0" for record in records)
 
 
+@functools.cache
+def preloaded(library: str) -> str:
+    """Return the value of LD_PRELOAD for libpccow.so: after AddressSanitizer's library where it was built with that."""
+    needed = subprocess.run(["ldd", library], check=True, capture_output=True, text=True).stdout.split()
+    return " ".join([*(word for word in needed if word.startswith("/") and "/libasan." in word), library])
+
+
+def library_environment() -> dict[str, str]:
+    """Return what has programs load libpccow.so, as it was built."""
+    library = preloaded(native.program("libpccow.so"))
+    # AddressSanitizer looks for leaks by ptrace, which is not to be had below a net.
+    return {"LD_PRELOAD": library} | ({"ASAN_OPTIONS": "detect_leaks=0"} if "libasan" in library else {})
+
+
 @dataclass
 class Case:
     """A view of ``lower`` at its own path."""
@@ -94,7 +109,7 @@ class Case:
     @property
     def env(self) -> dict[str, str]:
         """The environment for a program in the view."""
-        return {**os.environ, "LD_PRELOAD": native.program("libpccow.so"), "POOR_CONTAINER_COW": str(self.config)}
+        return {**os.environ, **library_environment(), "POOR_CONTAINER_COW": str(self.config)}
 
     def run(self, *argv: object, **options: object) -> subprocess.CompletedProcess[str]:
         """Run a program in the view's root."""

@@ -5,7 +5,7 @@ import re
 import subprocess
 
 import pytest
-from cow_case import Case, compiled, config, copy, fill, run
+from cow_case import Case, compiled, config, copy, fill, library_environment, run
 from test_cow_matrix import NAMES, SOURCES, outcome
 
 from pytest_poorcontainer import native
@@ -46,7 +46,8 @@ def below_the_net(case, program, name, *, library):
     """Run an operation below the net."""
     tree = {"mount": case.lower, "upper": case.upper, "work": case.work, "lower": case.lower}
     case.config.write_bytes(config(tree, net="1"))
-    view = [f"{key}={case.env[key]}" for key in ("LD_PRELOAD", "POOR_CONTAINER_COW")] if library else []
+    environment = {**library_environment(), "POOR_CONTAINER_COW": case.config} if library else {}
+    view = [f"{key}={value}" for key, value in environment.items()]
     start = [native.program("pccow"), "--net", "required", "--config", case.config, "--", "env", *view]
     return run((*start, program, "run", name), cwd=case.lower, env=dict(os.environ), timeout=20)
 

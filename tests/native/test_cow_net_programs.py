@@ -1,16 +1,18 @@
 """Real programs below the net: static ones, Go's, and dynamic ones, each as on a plain copy."""
 
+import os
 import shutil
 import subprocess
 import sys
 
 import pytest
+from cow_case import library_environment
 from net_tree import PROGRAMS, NetTree
-
-from pytest_poorcontainer import native
 
 BUSYBOX = shutil.which("busybox")
 GO = shutil.which("go")
+LIBRARY = ("--library", library_environment()["LD_PRELOAD"])
+ENVIRONMENT = {**os.environ, **{key: value for key, value in library_environment().items() if key != "LD_PRELOAD"}}
 SCRIPT = """
 set -e
 cp a.txt copy; mv copy d/copy; echo more >>a.txt; sed -i s/hello/bye/ d/b.txt
@@ -95,9 +97,9 @@ def test_a_dynamic_program_works_with_and_without_the_library(tmp_path, library)
     tree = NetTree(tmp_path)
     plain = tree.copy()
     expected = plainly([sys.executable, "-c", PYTHON], plain)
-    options = ("--library", native.directory() / "libpccow.so") if library else ()
+    options = LIBRARY if library else ()
     argv = tree.argv(sys.executable, "-c", PYTHON, options=options)
-    done = subprocess.run(argv, cwd=tree.lower, capture_output=True, text=True, check=True)
+    done = subprocess.run(argv, cwd=tree.lower, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert done.stdout == expected
     tree.check()
     assert not tree.log.exists()
@@ -124,9 +126,9 @@ def test_git_and_make_work_with_and_without_the_library(tmp_path, library):
     tree = NetTree(tmp_path)
     plain = tree.copy()
     expected = plainly(["bash", "-c", GIT], plain)
-    options = ("--library", native.directory() / "libpccow.so") if library else ()
+    options = LIBRARY if library else ()
     argv = tree.argv("bash", "-c", GIT, options=options)
-    done = subprocess.run(argv, cwd=tree.lower, capture_output=True, text=True, check=True)
+    done = subprocess.run(argv, cwd=tree.lower, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert done.stdout == expected
     tree.check()
     assert not tree.log.exists()
@@ -145,9 +147,9 @@ def test_the_librarys_own_calls_do_not_go_through_the_net(tmp_path):
     """With the library, the supervisor sees none of them: they carry the number that lets them pass."""
     tree = NetTree(tmp_path)
     counted = []
-    for options in ((), ("--library", native.directory() / "libpccow.so")):
+    for options in ((), LIBRARY):
         argv = tree.argv(sys.executable, "-c", COUNT, options=options)
-        done = subprocess.run(argv, cwd=tree.lower, check=True, capture_output=True, text=True)
+        done = subprocess.run(argv, cwd=tree.lower, env=ENVIRONMENT, check=True, capture_output=True, text=True)
         counted.append(int(done.stdout))
     assert counted[0] >= 3000
     assert counted[1] <= 10

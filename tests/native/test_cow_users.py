@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from cow_case import IS_ROOT, Case, clean, fill, manifest
+from cow_case import IS_ROOT, Case, clean, fill, manifest, preloaded
 
 from pytest_poorcontainer import native
 
@@ -30,7 +30,7 @@ def place():
 def as_nobody(case, *argv):
     """Run a program of an ordinary user in the view."""
     home = case.lower.parent
-    view = (f"LD_PRELOAD={home / 'libpccow.so'}", f"POOR_CONTAINER_COW={case.config}", f"HOME={home}")
+    view = (f"LD_PRELOAD={preloaded(str(home / 'libpccow.so'))}", f"POOR_CONTAINER_COW={case.config}", f"HOME={home}")
     return case.run(*NOBODY, "env", *view, *argv, env=None)  # (root would make upper its own)
 
 
@@ -84,6 +84,8 @@ def test_what_the_original_allows_to_everyone_can_be_changed(place):
 @pytest.mark.timeout(200)
 def test_postgresql_runs_on_a_view(place):
     """initdb, start, load and stop in a view; then a second view of what the first has left changes none of it."""
+    if "libasan" in preloaded(native.program("libpccow.so")):
+        pytest.skip("initdb hangs below AddressSanitizer's library, also without ours")
     (place / "t").mkdir()
     os.chown(place / "t", 65534, 65534)
     case = given_away(Case.of(place / "t", place / "beside"))

@@ -7,6 +7,8 @@
 #include "program.h"
 #include "start.h"
 
+enum { ENTRIES = 4 /* that are added to an environment: two of ours, a sanitizer's, and its end */ };
+
 static const char *entry_of(char *const *environment, const char *name, size_t length)
 {
     for (size_t i = 0; environment && environment[i]; i++)
@@ -32,7 +34,7 @@ static int holds_us(const char *list)
 size_t pl_environment_size(char *const *environment)
 {
     const char *old = entry_of(environment, "LD_PRELOAD=", 11);
-    return (pl_count(environment) + 3) * sizeof(char *) + strlen(pl_preload) + (old ? strlen(old) : 0) + 2;
+    return (pl_count(environment) + ENTRIES) * sizeof(char *) + strlen(pl_preload) + (old ? strlen(old) : 0) + 2;
 }
 
 char *const *pl_environment(char *const *environment, void *extra)
@@ -43,13 +45,16 @@ char *const *pl_environment(char *const *environment, void *extra)
     if (complete && config && strcmp(config, pl_config) == 0)
         return environment;
     const size_t count = pl_count(environment);
-    char **out = extra, *text = (char *)(out + count + 3);
+    char **out = extra, *text = (char *)(out + count + ENTRIES);
     size_t used = 0;
     for (size_t i = 0; i < count; i++)
         if ((complete || strncmp(environment[i], "LD_PRELOAD=", 11) != 0) &&
             strncmp(environment[i], "POOR_CONTAINER_COW=", 19) != 0)
             out[used++] = environment[i];
     out[used++] = pl_config;
+#ifdef __SANITIZE_ADDRESS__
+    out[used++] = "ASAN_OPTIONS=detect_leaks=0"; /* what a program leaks is no matter of ours, nor is there a ptrace below a net */
+#endif
     if (!complete) {
         const size_t length = strlen(pl_preload);
         memcpy(text, pl_preload, length + 1);

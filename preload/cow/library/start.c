@@ -40,6 +40,30 @@ static void keep(char *room, size_t size, const char *value, const char *what)
     memcpy(room + used, value, length + 1);
 }
 
+#ifdef __SANITIZE_ADDRESS__
+void __asan_init(void);
+
+/* AddressSanitizer asks for it by this name (sanitizer/asan_interface.h) where its library comes behind this one. */
+EXPORT const char *__asan_default_options(void)
+{
+    return "verify_asan_link_order=0";
+}
+
+/* Its library has to be in front of this one, to see what children of vfork leave on their parents' stacks. */
+static void keep_sanitizer(void)
+{
+    Dl_info its;
+    if (!dladdr((void *)__asan_init, &its) || !its.dli_fname)
+        stop("AddressSanitizer", "", "its library was not found");
+    keep(pl_preload, sizeof pl_preload, its.dli_fname, "LD_PRELOAD");
+    keep(pl_preload, sizeof pl_preload, " ", "LD_PRELOAD");
+}
+#else
+static void keep_sanitizer(void)
+{
+}
+#endif
+
 static void child(void)
 {
     pl_pid = (pid_t)SYS(SYS_getpid);
@@ -62,6 +86,7 @@ void pl_start(void)
     keep(pl_config, sizeof pl_config, config, "POOR_CONTAINER_COW");
     if (!dladdr((void *)pl_start, &own) || !own.dli_fname || own.dli_fname[0] != '/')
         stop("LD_PRELOAD", "", "must name the library by its absolute path");
+    keep_sanitizer();
     keep(pl_preload, sizeof pl_preload, own.dli_fname, "LD_PRELOAD");
     if (cow_load(&trees, config, &error) < 0)
         stop("cannot use the configuration ", config, error);
