@@ -18,7 +18,6 @@ from cow_trees import backend, described, make, shell  # noqa: F401 - fixtures
 from pytest_poorcontainer import CowTree
 from pytest_poorcontainer.cow.backend import Backend
 from pytest_poorcontainer.cow.duplicate import Copy
-from pytest_poorcontainer.errors import Unavailable
 from pytest_poorcontainer.plugins import hookimpl, manager
 
 ROOT = os.geteuid() == 0
@@ -100,38 +99,6 @@ def test_a_full_disk_is_told_to_the_program(make, tmp_path, backend):
         tree.close()
     finally:
         subprocess.run(["umount", "-l", small], check=True)
-
-
-@pytest.mark.skipif(not ROOT, reason="a file system of one's own takes root")
-@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
-def test_content_is_shared_where_the_file_system_can(tmp_path, kind):
-    """On xfs and btrfs a tree shares its content with the original; auto takes it where nothing better works."""
-    if shutil.which(f"mkfs.{kind}") is None:
-        pytest.skip(f"mkfs.{kind} is not installed")
-    image, place = tmp_path / "image", tmp_path / "place"
-    place.mkdir()
-    with image.open("wb") as file:
-        file.truncate(400 << 20)
-    subprocess.run([f"mkfs.{kind}", "-q", image], check=True, capture_output=True)
-    mounted = subprocess.run(["mount", "-o", "loop", image, place], capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"{kind} cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        (place / "source").mkdir()
-        (place / "source/large").write_bytes(os.urandom(30 << 20))
-        os.sync()
-        free = shutil.disk_usage(place).free
-        with CowTree(place / "source", backend="reflink", temporary=place) as tree:
-            os.sync()
-            assert free - shutil.disk_usage(place).free < 10 << 20
-            tree.run(["sh", "-c", "echo more >> large; echo n > new"], check=True)
-            assert tree.diff() == {"large": "modified", "new": "added"}
-            tree.reset()
-            assert tree.diff() == {}
-        with pytest.raises(Unavailable, match="another file system"):
-            CowTree(place / "source", backend="reflink", temporary=tmp_path)
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 @pytest.mark.parametrize("name", ["with space", "with:colon", "with\nline"])
