@@ -185,9 +185,10 @@ class Tree(Readable):
     # Where it is.
 
     def __fspath__(self) -> str:
-        """Return a path that this process and its children can use, and that never means the original.
+        """Return a path that this process and its children can use until the tree is closed; never the original's.
 
-        On the backend preload there is none: raises TypeError.
+        An absolute symbolic link in the tree leads from there to what it names on the machine, which may be the
+        original: :meth:`open` follows it in the tree. On the backend preload there is no path: raises TypeError.
         """
         self._check()
         return self._backend.path()
