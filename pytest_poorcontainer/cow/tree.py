@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,16 @@ __all__ = ["Stored", "Tree"]
 
 _GLOB = frozenset("*?[")
 _NAME_MAX = 200
+_DESCRIPTOR = re.compile(r"^/proc/self/fd/\d+/?")
+_HELP = {
+    errno.EACCES: "this user may not read or write there: be its owner or root, or give upper= a directory of your own",
+    errno.EROFS: "that file system is read-only: give upper= a directory on another one",
+    errno.ENOSPC: "there is no room left: give upper= a directory that has some, or take a backend that copies nothing",
+    errno.EDQUOT: "the quota is used up: give upper= a directory elsewhere, or take a backend that copies nothing",
+    errno.ENOENT: "no directory can be made there: give upper= another one",
+    errno.ELOOP: "its symbolic links lead in a circle: give upper= a directory",
+    errno.ENAMETOOLONG: "a name has at most 255 bytes, a path 4,095: give upper= a shorter one",
+}
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,9 @@ class Tree(Readable):
             wanted = described.backend if described is not None and backend == AUTO else backend
             self._check_backend(described, wanted)
             self._backend, self.reason = choose(wanted, request)
+        except OSError as error:
+            self._release()
+            raise self._failure(error) from error
         except BaseException:
             self._release()
             raise
@@ -127,6 +141,15 @@ class Tree(Readable):
         commits.finish(layer, path)
         return [Lower(path, layer)], path
 
+    def _failure(self, error: OSError) -> LabError:
+        """Return what tells people where it failed, and what would help."""
+        named = os.fsdecode(error.filename) if error.filename else self._upper or ""
+        where = _DESCRIPTOR.sub("", named)  # of a path that begins with a descriptor, what is below that
+        at = f", at {where}" if where else ""
+        return LabError(
+            "make a copy-on-write tree of", f"{self.place}{at}", error.errno or 0, _HELP.get(error.errno or 0, "")
+        )
+
     def _layer(self, path: str) -> Layer:
         try:
             layer = Layer.at(path)
@@ -136,6 +159,8 @@ class Tree(Readable):
                 errno.ENOENT: "name a directory that exists",
                 errno.ENOTDIR: "a directory is needed: take the one that the file is in",
                 errno.EACCES: "this user may not read it",
+                errno.ELOOP: "its symbolic links lead in a circle",
+                errno.ENAMETOOLONG: "the kernel takes paths of 4,095 bytes: give a relative one, from nearer to it",
             }.get(error.errno or 0, "")
             raise LabError("make a copy-on-write tree of", path, error.errno or 0, remedy) from None
         return layer

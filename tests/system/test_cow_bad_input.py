@@ -48,6 +48,42 @@ def test_an_upper_that_is_something_else(backend, source, tmp_path):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter"]
 
 
+def places_for_no_upper(directory):
+    """Make what is no place for changes; return each with what the message says of it."""
+    (directory / "circle").symlink_to("circle")
+    found = {
+        directory / "circle": "ELOOP .*lead in a circle",
+        directory / ("n" * 256): "ENAMETOOLONG .*at most 255 bytes",
+        directory / "/".join(["d" * 200] * 25): "ENAMETOOLONG .*a path 4,095",
+        Path("/proc/changes"): "ENOENT .*no directory can be made there",
+        Path("/dev/full/changes"): "a directory is needed",
+    }
+    if os.geteuid() != 0:
+        (directory / "closed").mkdir(mode=0o555)
+        found |= {directory / "closed/changes": "EACCES .*may not read or write there"}
+        found |= {Path("/root/changes"): "EACCES .*may not read or write there"}
+    return found
+
+
+def test_an_upper_that_cannot_be_made(backend, source, tmp_path):
+    """The message has the original, the place of the changes, the cause and what to do; nothing is made."""
+    for upper, words in places_for_no_upper(tmp_path).items():
+        with pytest.raises(PoorContainerError, match=words) as caught:
+            CowTree(source, backend=backend, upper=upper)
+        assert str(upper) in str(caught.value)
+        assert isinstance(caught.value, UsageError) or str(source) in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} <= {"app", "circle", "closed"}
+
+
+def test_a_source_behind_links_in_a_circle_or_too_far(backend, tmp_path):
+    """Said at once, with what would help."""
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(LabError, match=r"circle: ELOOP .*lead in a circle"):
+        CowTree(tmp_path / "circle", backend=backend)
+    with pytest.raises(LabError, match=r"ENAMETOOLONG .*give a relative one"):
+        CowTree(tmp_path / "/".join(["d" * 200] * 25), backend=backend)
+
+
 def test_a_backend_that_there_is_not(source):
     """The message has what there is, and the nearest."""
     with pytest.raises(
@@ -150,10 +186,11 @@ def test_no_permission_in_the_original(make, tmp_path, backend):
     (source / "file").write_text("secret")
     (source / "file").chmod(0)
     (source / "open").write_text("x")
-    try:
-        tree = make(source)
-    except PermissionError:
-        return  # a copy cannot be made at all, and says so
+    if backend == "copy":  # which cannot be made at all
+        with pytest.raises(LabError, match=r"tree of \S+/closed, at file: EACCES .*; this user may not read"):
+            make(source)
+        return
+    tree = make(source)
     done = tree.run(["sh", "-c", "echo y > open; cat file"], capture_output=True, text=True)
     assert "ermission denied" in done.stderr
     assert tree.diff() == {"open": "modified"}
