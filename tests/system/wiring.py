@@ -52,11 +52,29 @@ def echoes(asker, asked, count, *, patience=0.3):
     with asker.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as pinger:
         pinger.connect((asked.ip, 0))
         for number in range(count):
-            request = struct.pack("!BBHHH8x", 8, 0, 0, 7777, number)
             begin = time.monotonic()
-            pinger.send(request[:2] + struct.pack("!H", _checksum(request)) + request[4:])
+            pinger.send(_request(number))
             times.append(_answer(pinger, number, begin, patience))
     return times
+
+
+def answered(asker, asked, count):
+    """Send ICMP echo requests, one behind the other; return which were answered, when for 0.5 s no answer has come."""
+    found = []
+    with asker.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as pinger:
+        pinger.connect((asked.ip, 0))
+        for number in range(count):
+            pinger.send(_request(number))
+        pinger.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            while data := pinger.recv(2048):
+                found += [struct.unpack_from("!H", data, 26)[0]] if data[20] == 0 else []
+    return found
+
+
+def _request(number):
+    request = struct.pack("!BBHHH8x", 8, 0, 0, 7777, number)
+    return request[:2] + struct.pack("!H", _checksum(request)) + request[4:]
 
 
 def _answer(pinger, number, begin, patience):
