@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_poorcontainer.container.settings import Settings
-from pytest_poorcontainer.errors import PoorContainerError, UsageError
+from pytest_poorcontainer.errors import PoorContainerError, UsageError, do_all
 from pytest_poorcontainer.network.between import Between
 from pytest_poorcontainer.network.building import FORWARDING, Plan, create, install_routes, rename, unwire, wire
 from pytest_poorcontainer.network.fabric import fabric_of
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import TypeAlias
+    from typing import NoReturn, TypeAlias
 
     from pytest_poorcontainer.container import Container
     from pytest_poorcontainer.lab import Lab
@@ -428,7 +429,8 @@ class Network(Pairs):
     def close(self) -> None:
         """End all hosts with all that runs in them; return when every process is dead. Idempotent.
 
-        Then raises :class:`WireOverflow` or :class:`WireDied` if a wire lost what it was not to lose.
+        Then raises :class:`WireOverflow` or :class:`WireDied` if a wire lost what it was not to lose; where there are
+        several, the others are its contexts.
         """
         wrong = [] if self._faults is None else self._faults.close()
         with self._lock:
@@ -442,8 +444,7 @@ class Network(Pairs):
             retire(hosts)
             self._give_up_bridges()
             super().close()
-        if wrong:
-            raise wrong[0]
+        do_all(functools.partial(_throw, error) for error in reversed(wrong))
 
     def _give_up_bridges(self) -> None:
         """Let others have the bridges of our switches, but for those to which more is joined than hosts that end."""
@@ -459,6 +460,10 @@ class Network(Pairs):
     def __iter__(self) -> Iterator[Host]:
         """Return its hosts."""
         return iter(self.hosts)
+
+
+def _throw(error: Exception) -> NoReturn:
+    raise error
 
 
 def _settings(container: Mapping[str, Any]) -> Settings:

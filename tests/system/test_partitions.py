@@ -441,6 +441,20 @@ def test_a_wire_that_has_died_keeps_no_other_cable_from_being_whole(network):
     assert [link.state for link in links] == ["up", "up"]
 
 
+def test_a_network_that_is_closed_tells_of_each_wire_that_has_died(network):
+    """One is raised, the first, and the others are told with it; all hosts are gone."""
+    nodes = network.lan(3)
+    for node in nodes:
+        node.cable.impair(delay="1ms")
+        signal.pidfd_send_signal(node.cable._impairments.carrier._pidfd, signal.SIGKILL)
+    eventually(lambda: are_dead(network.links), timeout=5)
+    with pytest.raises(WireDied, match="n1") as caught:
+        network.close()
+    told = [caught.value, caught.value.__context__, caught.value.__context__.__context__]
+    assert [re.search(r"n\d", str(error))[0] for error in told] == ["n1", "n2", "n3"]
+    assert all(node.closed for node in nodes)
+
+
 def are_dead(links):
     """Assert that nothing passes on these links, as their wires have died."""
     assert {link.state for link in links} == {"dead"}
