@@ -90,6 +90,17 @@ def test_measurements_are_kept_for_each_file_system(tmp_path, monkeypatch):
     assert history.filling() == {1: pytest.approx(100 / DAY, rel=0.01)}
 
 
+def test_a_run_is_written_in_one_transaction(tmp_path):
+    """With what is free on its disk, and the first with the tables: the file's own counter of changes tells."""
+    history = History(tmp_path / "history.sqlite3")
+    counts = []
+    for ago in (30, 20, 10):
+        history.add(run_of("one", ago=ago, device=1, free=500, total=1000))
+        counts.append(int.from_bytes(history.stamp(), "big"))
+    assert counts == [1, 2, 3]
+    assert len(history.runs("one")) == 3
+
+
 def test_the_feed_has_the_changes_of_state(tmp_path):
     """Valid Atom, the newest first, only where a state is another than before, with ids that stay."""
     config = configured(tmp_path, one=tmp_path / "one", two=tmp_path / "two")
