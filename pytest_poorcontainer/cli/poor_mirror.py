@@ -191,8 +191,16 @@ def _synchronise(mirror: Mirror, options: argparse.Namespace, config: Config | N
     # A plan is up to a million tuples without a cycle among them: looking for garbage in it is in vain.
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
+    more: dict[str, Any] = {}
     if config is not None:
+        most = lowest(mirror.bandwidth, config.bandwidth)
         mirror = config.limited(mirror, options.runs or 1)
+        if options.runs and config.bandwidth:
+            from pytest_poorcontainer.mirror.shares import Share, follows, share_file  # noqa: PLC0415 - of the daemon
+
+            if follows(mirror):
+                more["share"] = Share(share_file(config), mirror.bandwidth, most).now
+                mirror = dataclasses.replace(mirror, bandwidth=most)
     rate = os.environ.get("POOR_MIRROR_RATE", "")
     if rate.isdigit():
         mirror = dataclasses.replace(mirror, bandwidth=lowest(mirror.bandwidth, int(rate)))
@@ -211,6 +219,7 @@ def _synchronise(mirror: Mirror, options: argparse.Namespace, config: Config | N
         verify=options.verify,
         adopt=options.adopt,
         tell=tell,
+        **more,
     )
     result = run.go()
     show.result(result, with_plan=options.dry_run)

@@ -16,6 +16,7 @@ from pytest_poorcontainer.mirror.config import host_of, load
 from pytest_poorcontainer.mirror.errors import MirrorError
 from pytest_poorcontainer.mirror.history import History
 from pytest_poorcontainer.mirror.overview import watch
+from pytest_poorcontainer.mirror.shares import publish
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -133,6 +134,7 @@ class Daemon:
             if process.poll() is None:
                 continue
             del self._running[name], self._hosts[name]
+            self._divide()
             mirror = self._config.mirrors.get(name)
             if mirror is not None:  # else a new configuration has it no more
                 last = self._last(name)
@@ -154,6 +156,14 @@ class Daemon:
             busy.add(host)
             self._hosts[name] = host
             self._launch(name)
+            self._divide()
+
+    def _divide(self) -> None:
+        """Have the runs that there are now divide the bandwidth for all."""
+        if self._config.bandwidth:
+            publish(
+                self._config, [self._config.mirrors[name] for name in self._running if name in self._config.mirrors]
+            )
 
     def _launch(self, name: str) -> None:
         words = ["--config", str(self._config.path), "sync", "--quiet", f"--runs={self._config.at_once()}", name]

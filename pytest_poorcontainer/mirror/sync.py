@@ -81,10 +81,12 @@ class Run:
         verify: bool = False,
         adopt: bool = False,
         tell: Callable[[dict[str, Any]], None] | None = None,
+        share: Callable[[], int] = lambda: 0,
     ) -> None:
         """``dry`` stops after the plan, ``force`` lets this one plan pass the guard, ``verify`` believes no manifest.
 
-        ``adopt`` takes a directory over that is not marked as ours; ``tell`` is called with the progress.
+        ``adopt`` takes a directory over that is not marked as ours; ``tell`` is called with the progress; ``share``
+        tells what of the mirror's bandwidth is this run's at the moment (bytes/s, 0: all of it).
         """
         self.mirror = mirror
         self.result = Result(mirror.name)
@@ -92,6 +94,7 @@ class Run:
         self.progress = Progress(self._tell)
         self._dry, self._force, self._verify, self._adopt = dry, force, verify, adopt
         self._listener = tell
+        self._share = share
         self._history = History(mirror.state / "history.sqlite3")
         self._meant = False  # whether somebody has said that this plan may pass
         self._home: Home | None = None
@@ -201,7 +204,7 @@ class Run:
         saved = home.state()
         options = Options.of(self.mirror)
         options.memory = saved.setdefault("memory", {})
-        options.log, options.tick = self.log, self._tick
+        options.log, options.tick, options.share = self.log, self._tick, self._share
         self.mirror.user, self.mirror.password = options.user, options.password
         source = open_source(self.mirror.source, options)
         try:

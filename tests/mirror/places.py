@@ -68,9 +68,9 @@ class Place:
 
         return tell
 
-    def sync(self, *, dry=False, force=False, verify=False, adopt=False, tell=None, **options):
+    def sync(self, *, dry=False, force=False, verify=False, adopt=False, tell=None, share=lambda: 0, **options):
         """Run once, and return the result."""
-        run = Run(self.mirror(**options), dry=dry, force=force, verify=verify, adopt=adopt, tell=tell)
+        run = Run(self.mirror(**options), dry=dry, force=force, verify=verify, adopt=adopt, tell=tell, share=share)
         return run.go()
 
     def tree(self, top=None):

@@ -57,12 +57,13 @@ class Options(Access):
     """What a source is opened with.
 
     ``memory`` is what earlier runs have learned about this server (its dialect, its offset from UTC); what a source
-    writes into it is kept for the next run.
+    writes into it is kept for the next run. ``share`` tells what of ``bandwidth`` is this run's now; 0 is all of it.
     """
 
     memory: dict[str, Any] = field(default_factory=dict)
     log: Callable[[str], None] = lambda _: None
     tick: Callable[[], None] = lambda: None
+    share: Callable[[], int] = lambda: 0
 
     @classmethod
     def of(cls, access: Access) -> Options:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_poorcontainer.mirror.config import Mirror
     from pytest_poorcontainer.mirror.sources.base import Opener, Source
 
-__all__ = ["known", "manager", "open_source", "try_source"]
+__all__ = ["known", "manager", "open_source", "scheme_of", "try_source"]
 
 _SPECIFICATIONS = "pytest_poorcontainer.mirror.hookspecs"
 _OURS = ("pytest_poorcontainer.mirror.sources.builtin",)

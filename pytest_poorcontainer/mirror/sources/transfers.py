@@ -242,13 +242,15 @@ class Transfers:
         libcurl limits each of them alone, to all of it: so one has all that the others leave. What it allows cannot be
         changed meanwhile: each change lets it take a second's worth at once.
         """
-        now, came = time.monotonic(), self._came + sum(slot.sink.tell() for slot in self._slots)
-        saved = _STEP * self._options.bandwidth  # at most, of what was not used a moment ago
-        self._debt = max(-saved, self._debt - (now - self._paid) * self._options.bandwidth) + came - self._billed
-        self._paid, self._billed = now, came
-        end = now + self._debt / self._options.bandwidth
-        while (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, _STEP))
+        came = self._came + sum(slot.sink.tell() for slot in self._slots)
+        self._debt, self._billed = self._debt + came - self._billed, came
+        while True:
+            bandwidth, now = self._options.share() or self._options.bandwidth, time.monotonic()
+            saved = _STEP * bandwidth  # at most, of what was not used a moment ago
+            self._debt, self._paid = max(-saved, self._debt - (now - self._paid) * bandwidth), now
+            if self._debt <= 0:
+                return
+            time.sleep(min(self._debt / bandwidth, _STEP))
             self._options.tick()
 
     def _begin(self, slot: _Slot, request: Request) -> None:
