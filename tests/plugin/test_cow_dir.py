@@ -288,6 +288,38 @@ def test_data_is_prepared_once_for_all_workers(pytester, run):
     assert (pytester.path / "calls").read_text() == "called "
 
 
+@pytest.mark.parametrize("backend", ["overlay", "preload", "copy"])
+def test_one_original_for_all_workers(pytester, run, tmp_path, backend):
+    """Trees of two processes on one original at the same time: each sees its own changes, and it is as it was."""
+    app = tmp_path / "original"
+    app.mkdir()
+    (app / "VERSION").write_text("original\n")
+    before = {path: path.lstat().st_ctime_ns for path in (app, *app.rglob("*"))}
+    pytester.makepyfile(
+        f"""
+        import pathlib, time
+        import pytest
+
+        HERE = pathlib.Path({str(pytester.path)!r})
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_both_at_once(cow_dir, number):
+            tree = cow_dir({str(app)!r}, backend={backend!r})
+            assert tree.backend == {backend!r}
+            tree.run(["sh", "-c", f"echo {{number}} > VERSION; echo x > only-{{number}}"], check=True)
+            (HERE / f"ready-{{number}}").touch()
+            until = time.monotonic() + 30
+            while not (HERE / f"ready-{{1 - number}}").exists():
+                assert time.monotonic() < until, "the other worker's tree was not made"
+                time.sleep(0.01)
+            assert tree.read_text("VERSION") == f"{{number}}\\n"
+            assert tree.diff() == {{"VERSION": "modified", f"only-{{number}}": "added"}}
+        """,
+    )
+    run("--poor-container", "-n", "2", plugins=("xdist",), subprocess=True).assert_outcomes(passed=2)
+    assert {path: path.lstat().st_ctime_ns for path in (app, *app.rglob("*"))} == before
+
+
 def test_a_build_that_fails(pytester, run):
     """Its error is the test's; the next test tries again; a name is one builder's."""
     pytester.makepyfile(

@@ -111,9 +111,10 @@ def test_static_programs_and_raw_system_calls_are_held_too(source, tmp_path):
 
 
 @pytest.mark.skipif(not ROOT, reason="mounts on the machine take root")
+@pytest.mark.parametrize("backend", ["overlay", "preload", "copy"])
 @pytest.mark.parametrize("kind", ["read-only", "tmpfs", "overlay"])
-def test_an_original_on_any_file_system(source, tmp_path, kind):
-    """It may be read-only, in memory, or an overlay itself, as the files of a container engine are."""
+def test_an_original_on_any_file_system(source, tmp_path, kind, backend):
+    """It may be read-only, in memory, or an overlay itself, as a container engine has files; so may the tree below."""
     place = tmp_path / "place"
     place.mkdir()
     for directory in ("u/up", "u/work"):
@@ -129,13 +130,16 @@ def test_an_original_on_any_file_system(source, tmp_path, kind):
         if kind == "tmpfs":
             shutil.copytree(source, place, dirs_exist_ok=True)
         Lab.close_current()  # a lab that is older sees the mount only where the machine's mounts are shared
-        with tree_of(place) as tree:
-            tree.run(["sh", "-c", "echo 1 > a; rm -r d"], check=True)
+        with CowTree(place, backend=backend, temporary=tmp_path) as tree:
+            tree.run(["sh", "-c", "echo 1 > a; rm -r d; mkdir d; echo n > d/n"], check=True)
             assert tree.diff()["a"] == "modified"
-            assert tree.diff()["d"] == "deleted"
+            assert {tree.diff()[path] for path in ("d/sub", "d/sub/z", "d/x", "d/y")} == {"deleted"}
+            with CowTree(tree, backend=backend, temporary=tmp_path) as second:
+                done = second.run(["sh", "-c", "cat a; ls d; echo 2 > b"], capture_output=True, text=True, check=True)
+                assert done.stdout == "1\nn\n"
+                assert second.diff() == {"b": "modified"}
+                assert second.check_original()
             assert tree.check_original()
-            with CowTree(tree) as second:
-                second.run(["touch", "b"], check=True)
     finally:
         subprocess.run(["umount", place], check=True)
 
