@@ -105,26 +105,18 @@ class Tree(Readable):
             self._known = commits.Known(self._since[0], own)
             watched = [(lower, since) for lower, since in zip(lowers, times, strict=True) if lower.stage is None]
             self._wires = [Tripwire(lower.layer, lower.path, since) for lower, since in watched if tripwire]
-            request = Request(
-                lowers,
-                self.place,
-                self._upper,
-                _size(size),
-                None if temporary is None else os.fspath(temporary),
-                start,
-            )
+            where = None if temporary is None else os.fspath(temporary)
+            request = Request(lowers, self.place, self._upper, _size(size), where, start)
             wanted = described.backend if described is not None and backend == AUTO else backend
             self._check_backend(described, wanted)
             self._backend, self.reason = choose(wanted, request)
-        except OSError as error:
+        except BaseException as error:
             self._release()
-            raise self._failure(error) from error
-        except BaseException:
-            self._release()
+            if isinstance(error, OSError):
+                raise self._failure(error) from error
             raise
         self._lowers = lowers
-        self.closed = False
-        self.frozen = False
+        self.closed = self.frozen = False
         self._snapshots: set[str] = set()
         if self._upper is not None and described is None:
             self._describe(self._upper)
