@@ -291,7 +291,7 @@ def large(*, quick: bool, **_: object) -> Section:
             for _number in range(size >> 20):
                 file.write(chunk)
         programs = {name: one for name, one in subjects(there.ip, ftp=there.ftp).items() if installed(one("x"))}
-        first, _, wrong = rounds_of(there, programs, 1 if quick else 3)
+        first, _, wrong = rounds_of(there, programs, 1 if quick else 7)
     table = Table(("program", "seconds", "MiB/s", "CPU s", "MiB of memory", "differences"))
     for name in programs:
         took = middle(first[name])
