@@ -5,10 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from cow_case import Case
+from cow_case import Case, library_environment
 from net_tree import NetTree
-
-from pytest_poorcontainer import native
 
 HEAD = """
 import ctypes, errno, os, sys, threading
@@ -59,8 +57,10 @@ def run(request, tmp_path):
             done = case.run(*argv)
             assert case.damage() == []
         else:
-            argv = tree.argv(*argv, options=("--library", native.directory() / "libpccow.so"))
-            done = subprocess.run(argv, cwd=tree.lower, check=False, capture_output=True, text=True)
+            library = library_environment()
+            argv = tree.argv(*argv, options=("--library", library.pop("LD_PRELOAD")))
+            environment = {**os.environ, **library}
+            done = subprocess.run(argv, cwd=tree.lower, env=environment, check=False, capture_output=True, text=True)
             tree.check()
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
