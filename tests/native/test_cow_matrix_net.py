@@ -1,12 +1,13 @@
 """The same operations below the net: with the library above it, and by a static program, which the net serves alone."""
+# ruff: noqa: F811 - a test's argument is the fixture of that name
 
 import os
 import re
 import subprocess
 
 import pytest
-from cow_case import Case, compiled, config, copy, fill, library_environment, run
-from test_cow_matrix import NAMES, SOURCES, outcome
+from cow_case import Case, compiled, config, copy, library_environment, run
+from test_cow_matrix import NAMES, SOURCES, outcome, pattern  # noqa: F401 - a fixture
 
 from pytest_poorcontainer import native
 
@@ -34,12 +35,6 @@ def programs(tmp_path_factory):
         return {"dynamic": dynamic, "static": compiled(where / "cow_ops_static", SOURCES, "-static")}
     except subprocess.CalledProcessError:
         return {"dynamic": dynamic}
-
-
-@pytest.fixture(scope="module")
-def pattern(tmp_path_factory):
-    """Return a filled directory, to be copied for each test."""
-    return fill(tmp_path_factory.mktemp("pattern") / "tree")
 
 
 def below_the_net(case, program, name, *, library):

@@ -2,12 +2,13 @@
 
 As root with an index of hard links, as an ordinary user in the lab's user namespace without one.
 """
+# ruff: noqa: F811 - a test's argument is the fixture of that name
 
 import re
 
 import pytest
-from cow_case import IS_ROOT, compiled, copy, fill, manifest
-from test_cow_matrix import NAMES, SOURCES, outcome
+from cow_case import IS_ROOT, copy, manifest
+from test_cow_matrix import NAMES, ops, outcome, pattern  # noqa: F401 - fixtures
 
 from pytest_poorcontainer import CowTree, Unavailable
 
@@ -45,18 +46,6 @@ WITHOUT_INDEX = {  # "index": without it a copy-up breaks hard links of the lowe
     "rename_same": 'rename("a.txt", "same"): -1 ESTALE',
 }
 KERNELS = DIRECTORIES | OTHERS | ({} if IS_ROOT else WITHOUT_INDEX)
-
-
-@pytest.fixture(scope="module")
-def ops(tmp_path_factory):
-    """Return the compiled operations."""
-    return compiled(tmp_path_factory.mktemp("ops") / "cow_ops", SOURCES)
-
-
-@pytest.fixture(scope="module")
-def pattern(tmp_path_factory):
-    """Return a filled directory, to be copied for each test."""
-    return fill(tmp_path_factory.mktemp("pattern") / "tree")
 
 
 @pytest.fixture
